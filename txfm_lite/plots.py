@@ -1,0 +1,85 @@
+"""The book's one look: a white face, a colour-blind palette, one colour and one marker per model.
+
+A figure keeps its white face in both themes of the book (the dark theme lays a light pad behind it), and a model keeps
+its colour and its marker on every page, so that a reader who cannot tell two colours apart still has the shape.
+Axes carry units: ``ax.set_xlabel(label("library size", "counts"))``.
+"""
+
+from __future__ import annotations
+
+# Okabe & Ito's palette, safe for the common forms of colour blindness; yellow is left out: too faint on white.
+_BLACK, _ORANGE, _SKY, _GREEN, _BLUE, _RED, _PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
+)  # fmt: skip
+_GREY, _BROWN = "#7F7F7F", "#8C613C"
+
+#: Model name -> (colour, marker). Ours are blue; references without training are grey or black.
+MODELS: dict[str, tuple[str, str]] = {
+    "TxFM": (_BLUE, "o"),
+    "TxFM untrained": (_SKY, "o"),
+    "PCA": (_ORANGE, "s"),
+    "scVI": (_RED, "D"),
+    "HVG": (_BROWN, "P"),
+    "log counts": (_GREY, "^"),
+    "raw counts": (_GREY, "v"),
+    "random": (_BLACK, "x"),
+    "Geneformer": (_GREEN, "*"),
+    "scGPT": (_PURPLE, "p"),
+    "GSFM": (_GREEN, "h"),
+    "Souza-Mehta": (_PURPLE, "X"),
+}
+
+_STYLE = {
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "savefig.facecolor": "white",  # never transparent: dark labels would vanish on a dark page
+    "figure.figsize": (6.0, 3.6),
+    "figure.dpi": 120,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "image.cmap": "cividis",
+}
+
+
+def style() -> None:
+    """Set matplotlib to the book's look for the rest of the session."""
+    import matplotlib as mpl
+
+    cycle = mpl.cycler(color=[_BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _SKY, _BROWN, _GREY])
+    mpl.rcParams.update(_STYLE | {"axes.prop_cycle": cycle})
+
+
+def _look(model: str) -> tuple[str, str]:
+    if model not in MODELS:
+        raise ValueError(f"no colour is fixed for {model!r}; plots.MODELS has {', '.join(MODELS)}")
+    return MODELS[model]
+
+
+def colour(model: str) -> str:
+    """Return the hex colour that a model has on every page.
+
+    Raises
+    ------
+    ValueError
+        For a model without a fixed colour; the message lists those that have one.
+    """
+    return _look(model)[0]
+
+
+def marker(model: str) -> str:
+    """Return the matplotlib marker that a model has on every page (errors as in :func:`colour`)."""
+    return _look(model)[1]
+
+
+def label(quantity: str, unit: str = "") -> str:
+    """Return an axis label with its unit in brackets: ``label("loss", "nats")`` is ``"loss [nats]"``."""
+    return f"{quantity} [{unit}]" if unit else quantity
