@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from txfm_lite import rfiles
+from txfm_lite.atlases import h5ad, large_table, mtx_archive  # noqa: F401  (readers, too)
 from txfm_lite.tables import (  # noqa: F401  (readers, too: manifests find them here by name)
     gene_info,
     gene_sets_csv,
@@ -30,7 +31,7 @@ from txfm_lite.tables import (  # noqa: F401  (readers, too: manifests find them
     pickled_dictionary,
     r_table,
     table,
-    text,
+    text_lines,
 )
 
 if TYPE_CHECKING:
@@ -39,13 +40,6 @@ if TYPE_CHECKING:
 
 
 # --- single-cell files of Python's, 10x's and plain text --------------------------------------------------
-
-
-def h5ad(paths: list[Path]) -> AnnData:
-    """Read an AnnData file."""
-    import anndata
-
-    return anndata.read_h5ad(paths[0])
 
 
 def tenx_h5(paths: list[Path]) -> AnnData:
@@ -85,14 +79,14 @@ def counts_csv(
     import scipy.sparse as sp
     from anndata import AnnData
 
-    table = pd.read_csv(paths[0], sep=sep, index_col=False if ends_in_sep else 0)
+    counts = pd.read_csv(paths[0], sep=sep, index_col=False if ends_in_sep else 0)
     if ends_in_sep:
-        table = table.set_index(table.columns[0])
-    table = table.drop(columns=list(drop_columns))
+        counts = counts.set_index(counts.columns[0])
+    counts = counts.drop(columns=list(drop_columns))
     if drop_genes:
-        table = table[~table.index.str.fullmatch(drop_genes)]
-    adata = AnnData(sp.csr_matrix(table.to_numpy(dtype=np.float64).T))
-    adata.obs_names, adata.var_names = table.columns.astype(str), table.index.astype(str)
+        counts = counts[~counts.index.str.fullmatch(drop_genes)]
+    adata = AnnData(sp.csr_matrix(counts.to_numpy(dtype=np.float64).T))
+    adata.obs_names, adata.var_names = counts.columns.astype(str), counts.index.astype(str)
     if len(paths) > 1:
         samples = pd.read_csv(paths[1], sep=sep, index_col=0)
         adata.obs = samples.reindex(adata.obs_names)
@@ -172,7 +166,7 @@ def mudan_reference(paths: list[Path]) -> AnnData:
 
 
 def pbmc4k(paths: list[Path]) -> AnnData:
-    """Read 2,000 cells of 10x's pbmc4k, labelled by another package's Seurat clusters through the barcodes."""
+    """Read 2,000 cells of 10x's pbmc4k, with another package's Seurat labels, joined by barcode."""
     adata = _with_barcodes(rfiles.cells_by_genes(rfiles.load(paths[0])["pbmc_counts"]))
     adata.obs["seurat_ident"] = rfiles.named_factor(paths[1]).reindex(adata.obs_names)
     return adata
@@ -230,3 +224,41 @@ def kang(paths: list[Path], *, object: str, condition: str = "") -> AnnData:
         }
     )
     return _with_barcodes(adata)
+
+
+# --- data that come with the dependencies -----------------------------------------------------------------
+
+
+def simulated(paths: list[Path], *, study: str, seed: int = 0) -> AnnData:
+    """Simulate a study; its truth comes along in `uns["truth"]`, in the order of the genes."""
+    from txfm_lite import simulate
+
+    return simulate.study(study, seed)
+
+
+def pbmc68k_reduced(paths: list[Path]) -> AnnData:
+    """Read scanpy's bundled cut of 10x's 68k blood cells and undo its normalisation.
+
+    `X` is scaled there, but `raw` is log1p(counts per 10,000) to three decimals, and `obs` has each cell's
+    UMI total over all genes: together they give the counts back, all within 0.1 of a whole number.
+
+    Raises
+    ------
+    ValueError
+        If the inverted values are not nearly whole: then scanpy's file is another one.
+    """
+    import scanpy
+    import scipy.sparse as sp
+    from anndata import AnnData
+
+    bundled = scanpy.datasets.pbmc68k_reduced()
+    x = sp.csr_matrix(bundled.raw.X, dtype=np.float64)
+    total = bundled.obs["n_counts"].to_numpy(dtype=float)
+    counts = np.expm1(x.data) / 1e4 * np.repeat(total, np.diff(x.indptr))
+    residual = np.abs(counts - np.rint(counts)).max()
+    if residual > 0.2:
+        raise ValueError(f"scanpy's pbmc68k_reduced does not invert to counts (residual {residual:.2g})")
+    x.data = np.rint(counts)
+    obs = bundled.obs[["bulk_labels", "n_counts"]].copy()
+    obs["lane"] = obs.index.str.extract(r"-(\d+)$", expand=False)
+    return AnnData(x, obs=obs, var=bundled.raw.var[[]])
