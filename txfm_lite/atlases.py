@@ -16,17 +16,15 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def h5ad(
-    paths: list[Path], *, matrix: str = "X", symbol: str = "", ensembl: str = "", control: str = ""
-) -> AnnData:
+def h5ad(paths: list[Path], *, matrix: str = "X", symbol: str = "", control: str = "") -> AnnData:
     """Read an AnnData file, or a zip with one in it.
 
     Parameters
     ----------
     matrix
         Where the counts are: "X", "raw", or the name of a layer.
-    symbol, ensembl
-        Columns of `var` with the gene's other name, where its index is one of the two.
+    symbol
+        Column of `var` with gene symbols, where its index holds Ensembl ids.
     control
         Label of the unperturbed cells in `obs["perturbation"]`; `obs["control"]` then says which they are.
     """
@@ -34,14 +32,13 @@ def h5ad(
     from anndata import AnnData
 
     adata = anndata.read_h5ad(_unzipped(paths[0]))
-    if matrix == "X" and not (symbol or ensembl or control):
+    if matrix == "X" and not (symbol or control):
         return adata
     kept = adata.raw if matrix == "raw" else adata
     x = kept.X if matrix in ("X", "raw") else adata.layers[matrix]
     result = AnnData(x, obs=adata.obs, var=kept.var)
-    for name, column in (("symbol", symbol), ("ensembl", ensembl)):
-        if column:
-            result.var[name] = kept.var[column].astype(str)
+    if symbol:
+        result.var["symbol"] = kept.var[symbol].astype(str)
     if control:
         label = adata.obs["perturbation"]
         result.obs["control"] = (label == control).astype("boolean").mask(label.isna())
