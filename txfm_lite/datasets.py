@@ -56,13 +56,13 @@ def describe(name: str) -> str:
     m = manifests.read(name)
     lines = [
         f"{m.name}: {m.title}",
-        f"  {m.organism}, {m.modality}" + (f", {m.accession}" if m.accession else "") + f"; cite {m.citation}",
+        f"  {m.organism}, {m.modality}{f', {m.accession}' if m.accession else ''}; cite {m.citation}",
         f"  licence: {m.licence} (redistribution {m.redistribution}, commercial use {m.commercial_use})",
     ]
     for key, part in m.parts.items():
         default = " (default)" if key == m.default_part and len(m.parts) > 1 else ""
-        size = f"{part.n_obs or '?'} x {part.n_vars or '?'}"
-        lines.append(f"  part {key}{default}: {size}, {part.units or 'table'}, role {part.role}. {part.note}".rstrip())
+        what = f"{part.n_obs or '?'} x {part.n_vars or '?'}, {part.units or 'table'}, role {part.role}"
+        lines.append(f"  part {key}{default}: {what}. {part.note}".rstrip())
     return "\n".join([*lines, *([f"  {m.note}"] if m.note else [])])
 
 
@@ -151,9 +151,10 @@ def load(name: str, part: str | None = None) -> AnnData:
     adata.uns["source"] = {
         "dataset": name, "part": key, "title": manifest.title, "citation": manifest.citation,
         "licence": manifest.licence, "redistribution": manifest.redistribution,
-        "commercial_use": manifest.commercial_use, "role": chosen.role, "units": chosen.units,
+        "commercial_use": manifest.commercial_use, "modality": manifest.modality, "role": chosen.role,
+        "units": chosen.units, "genes": report, "empty_cells_dropped": empty,
+        "n_obs_in_files": shape[0], "n_vars_in_files": shape[1],
         "files": {f: files.sha256(p) for f, p in zip(chosen.files, fetch(name, key), strict=True)},
-        "genes": report, "n_obs_in_files": shape[0], "n_vars_in_files": shape[1], "empty_cells_dropped": empty,
     }  # fmt: skip
     return adata
 
@@ -166,9 +167,10 @@ def _label(manifest: manifests.Manifest, part: str | None) -> str:
 def _run_reader(manifest: manifests.Manifest, part: str | None) -> AnnData | pd.DataFrame:
     """Fetch the files of a part, read them, and compare the size with the manifest's."""
     chosen, label = manifest.part(part), _label(manifest, part)
-    result = getattr(readers, chosen.reader)(fetch(manifest.name, part or manifest.default_part), **chosen.options)
+    paths = fetch(manifest.name, part or manifest.default_part)
+    result = getattr(readers, chosen.reader)(paths, **chosen.options)
     n_obs, n_vars = result.shape
-    if not hasattr(result, "obs") and "genes" in result.columns:  # gene sets: sets, and the genes in any of them
+    if not hasattr(result, "obs") and "genes" in result.columns:  # gene sets: the genes in any of them
         n_vars = len({gene for members in result["genes"] for gene in members})
     for what, found, expected in (("n_obs", n_obs, chosen.n_obs), ("n_vars", n_vars, chosen.n_vars)):
         if expected is not None and found != expected:
@@ -232,7 +234,7 @@ def _standard_obs(obs: pd.DataFrame, part: manifests.Part, label: str) -> pd.Dat
         if origin.startswith("="):
             values = pd.Series(origin[1:], index=result.index)
         elif origin and origin not in obs:
-            raise ValueError(f"{label}: obs.{column} is to come from {origin!r}, but the files only have {list(obs)}")
+            raise ValueError(f"{label}: obs.{column} is to come from {origin!r}, but there is {list(obs)}")
         else:
             values = pd.Series(obs[origin].to_numpy() if origin else np.nan, index=result.index)
         if column == "is_control":
@@ -244,10 +246,10 @@ def _standard_obs(obs: pd.DataFrame, part: manifests.Part, label: str) -> pd.Dat
         if column in part.obs.values():
             continue
         name = f"source_{column}" if column in manifests.STANDARD_OBS else str(column)
-        values = obs[column]
+        values = obs[column].set_axis(result.index)
         if not (pd.api.types.is_numeric_dtype(values) or isinstance(values.dtype, pd.CategoricalDtype)):
             values = values.where(values.isna(), values.astype(str)).astype("category")
-        result[name] = values.to_numpy() if not isinstance(values.dtype, pd.CategoricalDtype) else values.array
+        result[name] = values
     return result
 
 
@@ -270,8 +272,7 @@ def _identify_genes(adata: AnnData, label: str) -> tuple[AnnData, dict]:
     from anndata import AnnData
 
     resolver = genes.default_resolver()
-    symbols = adata.var["symbol"] if "symbol" in adata.var else None
-    resolution = resolver.resolve(adata.var_names, also=symbols)
+    resolution = resolver.resolve(adata.var_names, also=adata.var.get("symbol"))
     found = resolution.frame
     codes, unique = pd.factorize(found["gene"])
     report = {"resolver": resolver.name, **resolution.report, "duplicates_summed": len(codes) - len(unique)}
@@ -288,6 +289,6 @@ def _identify_genes(adata: AnnData, label: str) -> tuple[AnnData, dict]:
     x = adata.X
     if report["duplicates_summed"]:
         logger.info("%s: %d rows of repeated genes summed", label, report["duplicates_summed"])
-        ones = np.ones(len(codes), dtype=x.dtype)
-        x = _as_csr(x @ sp.csr_matrix((ones, (np.arange(len(codes)), codes)), shape=(len(codes), len(unique))))
+        ones, rows = np.ones(len(codes), dtype=x.dtype), np.arange(len(codes))
+        x = _as_csr(x @ sp.csr_matrix((ones, (rows, codes)), shape=(len(codes), len(unique))))
     return AnnData(x, adata.obs, var, obsm=dict(adata.obsm), uns=dict(adata.uns)), report

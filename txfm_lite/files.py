@@ -109,7 +109,7 @@ def _verify(path: Path, expected: str, size: int, authority: str) -> None:
     actual = path.stat().st_size
     short = f"it is truncated ({actual:,} of {size:,} bytes)" if actual < size else "its content differs"
     raise ChecksumError(
-        f"{path}: {short}; {authority} says sha256 {expected}, found {found}. Delete the file and fetch it again."
+        f"{path}: {short}; {authority} says sha256 {expected}, found {found}. Delete it and fetch it again."
     )
 
 
@@ -125,7 +125,7 @@ def _trust_on_first_use(path: Path, file: manifests.File, record: Path) -> None:
     aside.write_text(json.dumps(entry, indent=1) + "\n")
     aside.replace(record)
     logger.warning(
-        "%s: its manifest holds no checksum, so nobody vouches for its content; got sha256 %s, recorded in %s",
+        "%s: its manifest has no checksum, so nobody vouches for its content; got sha256 %s, recorded in %s",
         path, entry["sha256"], record,
     )  # fmt: skip
 
@@ -144,9 +144,9 @@ def _download(manifest: manifests.Manifest, file: manifests.File, target: Path) 
         pooch.retrieve(file.url, known, fname=target.name, path=target.parent, downloader=_resume)
     except requests.RequestException as fault:
         raise Unreachable(
-            f"{manifest.name}: can't download {file.file} from {file.url} ({fault}). Fetch it on a machine with "
-            f"internet and put it at {by_hand}, or set TXFM_LITE_DATA to a directory that has it as "
-            f"{manifest.group}/{manifest.name}/{file.file}."
+            f"{manifest.name}: can't download {file.file} from {file.url} ({type(fault).__name__}). Fetch it "
+            f"on a machine with internet and put it at {by_hand}, or set TXFM_LITE_DATA to a directory with "
+            f"it as {manifest.group}/{manifest.name}/{file.file}."
         ) from fault
     except ValueError as fault:  # pooch's word for a wrong checksum
         raise ChecksumError(f"{manifest.name}: what {file.url} sent is not {file.file}: {fault}") from fault
@@ -154,7 +154,7 @@ def _download(manifest: manifests.Manifest, file: manifests.File, target: Path) 
 
 
 def _resume(url: str, output: str, pooch: object) -> None:
-    """Downloader for pooch that keeps the bytes of a broken download in `<file>.part`."""
+    """Download for pooch, but keep the bytes of a broken download and go on from there next time."""
     import requests
     from tqdm.auto import tqdm
 

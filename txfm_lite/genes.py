@@ -101,8 +101,9 @@ class Resolver:
         with opener(path, "rt", encoding="utf-8") as file:
             file.readline()  # "#Format: tax_id GeneID ...", separated by blanks in old files
             columns = {1: "entrez", 2: "symbol", 4: "synonyms", 5: "references"}
-            table = pd.read_csv(file, sep="\t", header=None, usecols=list(columns), dtype=str, keep_default_na=False)
-        table = table.rename(columns=columns)
+            table = pd.read_csv(
+                file, sep="\t", header=None, usecols=list(columns), dtype=str, keep_default_na=False
+            ).rename(columns=columns)
         ids = table["references"].str.findall(r"Ensembl:(ENSG\d+)").str.join("|")
         return cls(table.assign(ensembl=ids), name=Path(path).name)
 
@@ -122,8 +123,9 @@ class Resolver:
         if also is not None:
             second = self._match(pd.Series([str(i) for i in also], dtype=object))
             better = frame["how"].isin(["unmatched", "ambiguous"])
-            # a second name that several rows share (7SK, Y_RNA) would merge genes that nobody knows to be one
-            better &= ~(second["how"].isin(["unmatched", "ambiguous"]) & second["gene"].duplicated(keep=False))
+            # an unknown name that several rows share (7SK, Y_RNA) would merge genes that may differ
+            unknown = second["how"].isin(["unmatched", "ambiguous"])
+            better &= ~(unknown & second["gene"].duplicated(keep=False))
             frame.loc[better, ["gene", "how"]] = second.loc[better, ["gene", "how"]]
         weak = frame["how"].isin(["alias", "spelling"])
         clash = weak & frame["gene"].isin(frame.loc[~weak, "gene"])

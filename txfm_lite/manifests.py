@@ -55,8 +55,8 @@ class Part:
 
     reader: str  # a function in `txfm_lite.readers`
     files: tuple[str, ...] = ()  # what the reader gets, in this order
-    n_obs: int | None = None  # samples (or table rows) in the files, before any repair
-    n_vars: int | None = None  # genes (or table columns) in the files, before any repair
+    n_obs: int | None = None  # samples (table: rows; gene sets: sets) as the reader gives them
+    n_vars: int | None = None  # genes (table: columns) as the reader gives them, before any are summed
     obs: Mapping[str, str] = field(default_factory=dict)  # standard column <- source column, or "=constant"
     role: str = ""  # role, units and gene_ids: the dataset's unless the part says otherwise
     units: str = ""
@@ -178,8 +178,9 @@ def _part(entry: dict, dataset: dict, where: str, key: str) -> Part:
         raise ManifestError(f"{where}, section [{section}]: unknown field {unknown!r}; allowed: {allowed}")
     for column in entry.get("obs", {}):
         if column not in STANDARD_OBS:
+            allowed = ", ".join(STANDARD_OBS)
             raise ManifestError(
-                f"{where}, section [{section}.obs]: unknown column {column!r}; allowed: {', '.join(STANDARD_OBS)}"
+                f"{where}, section [{section}.obs]: unknown field {column!r}; allowed: {allowed}"
             )
     inherited = {k: dataset.get(k, "") for k in ("role", "units", "gene_ids")}
     own = {k: v for k, v in entry.items() if k not in keywords}

@@ -113,7 +113,8 @@ def frame(columns: dict[str, Any], index: pd.Index) -> pd.DataFrame:
     import pandas as pd
 
     flat = {str(k): v for k, v in columns.items() if np.ndim(v) == 1 and len(v) == len(index)}
-    return pd.DataFrame({k: v if hasattr(v, "categories") else np.asarray(v) for k, v in flat.items()}, index=index)
+    plain = {k: v if hasattr(v, "categories") else np.asarray(v) for k, v in flat.items()}
+    return pd.DataFrame(plain, index=index)
 
 
 def named_factor(path: Path) -> pd.Series:

@@ -25,7 +25,7 @@ def table(paths: list[Path], *, sep: str = "\t") -> pd.DataFrame:
     return pd.read_csv(paths[0], sep=sep, low_memory=False)
 
 
-def text(paths: list[Path]) -> pd.DataFrame:
+def text_lines(paths: list[Path]) -> pd.DataFrame:
     """Read a text, such as a licence, line by line."""
     import pandas as pd
 
@@ -41,10 +41,9 @@ def gene_info(paths: list[Path]) -> pd.DataFrame:
     """Read NCBI's gene_info table; its header line is separated by blanks, its rows by tabs."""
     import pandas as pd
 
-    names = (
-        "tax_id entrez symbol locus_tag synonyms references chromosome map_location description type_of_gene "
-        "authority_symbol authority_name nomenclature_status other_designations modified"
-    ).split()
+    names = ["tax_id", "entrez", "symbol", "locus_tag", "synonyms", "references", "chromosome"]
+    names += ["map_location", "description", "type_of_gene", "authority_symbol", "authority_name"]
+    names += ["nomenclature_status", "other_designations", "modified"]
     return pd.read_csv(paths[0], sep="\t", skiprows=1, names=names, dtype=str, keep_default_na=False)
 
 
@@ -75,7 +74,8 @@ def gene_sets_csv(
 
 def gene_sets_r(paths: list[Path], *, object: str) -> pd.DataFrame:
     """Read a named list of character vectors saved by R."""
-    return _gene_sets((str(name), "", map(str, genes)) for name, genes in rfiles.load(paths[0])[object].items())
+    found = rfiles.load(paths[0])[object]
+    return _gene_sets((str(name), "", map(str, genes)) for name, genes in found.items())
 
 
 def gene_sets_tsv(paths: list[Path]) -> pd.DataFrame:
@@ -107,7 +107,8 @@ def pickled_dictionary(paths: list[Path], *, value: str) -> pd.DataFrame:
         found = _PlainUnpickler(file).load()
     if not isinstance(found, dict):
         raise pickle.UnpicklingError(f"{paths[0]}: holds a {type(found).__name__}, not a dictionary")
-    return pd.DataFrame({"key": list(found), value: [v.item() if hasattr(v, "item") else v for v in found.values()]})
+    plain = [v.item() if hasattr(v, "item") else v for v in found.values()]
+    return pd.DataFrame({"key": list(found), value: plain})
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -119,5 +120,5 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.allowed:
-            raise pickle.UnpicklingError(f"refused: the pickle asks for {module}.{name}, which is no plain value")
+            raise pickle.UnpicklingError(f"refused: the pickle asks for {module}.{name}, no plain value")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
