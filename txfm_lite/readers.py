@@ -233,7 +233,9 @@ def simulated(paths: list[Path], *, study: str, seed: int = 0) -> AnnData:
     """Simulate a study; its truth comes along in `uns["truth"]`, in the order of the genes."""
     from txfm_lite import simulate
 
-    return simulate.study(study, seed)
+    adata = simulate.study(study, seed)
+    adata.obs = adata.obs.dropna(axis=1, how="all")  # columns that this study does not have
+    return adata
 
 
 def pbmc68k_reduced(paths: list[Path]) -> AnnData:
