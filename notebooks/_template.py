@@ -23,7 +23,7 @@
 # :::
 
 # %% tags=["setup", "hide-cell"] cellView="form"
-# @title Setup: installs the package where it is missing (Colab), and does nothing elsewhere
+# @title Setup: installs the package where it is missing (Colab)
 try:
     import txfm_lite
 except ImportError:
@@ -32,13 +32,16 @@ except ImportError:
     from importlib import metadata
     from pathlib import Path
 
-    # What this machine has already stays as it is: another numpy or torch under a running kernel breaks it.
+    # What is here stays as it is: another numpy or torch would break the kernel.
     kept = ["numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "h5py", "torch"]
     found = {d.metadata["Name"].lower(): d.version for d in metadata.distributions()}
-    Path("kept.txt").write_text("".join(f"{name}=={found[name]}\n" for name in kept if name in found))
-    package = "txfm-lite @ git+https://github.com/txfm-lite/txfm-lite"
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-c", "kept.txt", package], check=True)
+    pins = [f"{name}=={found[name]}\n" for name in kept if name in found]
+    Path("kept.txt").write_text("".join(pins))
+    pip = [sys.executable, "-m", "pip", "install", "-q", "-c", "kept.txt"]
+    address = "git+https://github.com/txfm-lite/txfm-lite"
+    subprocess.run([*pip, f"txfm-lite @ {address}"], check=True)
     import txfm_lite
+txfm_lite.__version__
 
 # %% tags=["parameters"] cellView="form"
 # @title Parameters: None means "what the profile says"
@@ -54,7 +57,11 @@ from txfm_lite import notebook, plots
 cfg = notebook.resolve(
     globals(),
     valid={"seed": (0, 2**31), "n_genes": (1, 50_000)},
-    profiles={"smoke": {"n_genes": 50}, "book": {"n_genes": 500}, "full": {"n_genes": 20_000}},
+    profiles={
+        "smoke": {"n_genes": 50},
+        "book": {"n_genes": 500},
+        "full": {"n_genes": 20_000},
+    },
 )
 notebook.banner()
 plots.style()
@@ -68,7 +75,8 @@ cfg
 # $$x = \log\left(1 + L \, \frac{c}{\sum_g c_g}\right)$$
 
 # %%
-counts = np.random.default_rng(cfg.seed).poisson(1.0, size=(3, cfg.n_genes))  # (B cells, G genes), counts
+rng = np.random.default_rng(cfg.seed)
+counts = rng.poisson(1.0, size=(3, cfg.n_genes))  # (B cells, G genes), counts
 x = np.log1p(1e5 * counts / counts.sum(axis=1, keepdims=True))
 assert x.shape == counts.shape
 
@@ -80,7 +88,8 @@ import matplotlib.pyplot as plt
 
 fig, ax = plt.subplots()
 ax.hist(x[0], bins=30, color=plots.colour("TxFM"))
-ax.set(xlabel=plots.label("value", "log counts"), ylabel=plots.label("genes", "number"))
+ax.set_xlabel(plots.label("value", "log counts"))
+ax.set_ylabel(plots.label("genes", "number"))
 plt.show()
 
 # %% [markdown]

@@ -4,8 +4,8 @@ Data flows one way, and so do the imports::
 
     manifests -> datasets -> curate -> corpus -> loader -> models -> embed -> evaluate
 
-``import txfm_lite`` itself loads none of that: every module, and the short names ``pp`` (curate), ``tl`` (embed)
-and ``pl`` (plots) that scanpy's users expect, arrive on first use.
+``import txfm_lite`` itself loads none of that: every module, and the short names ``pp`` (curate), ``tl``
+(embed) and ``pl`` (plots) that scanpy's users expect, arrive on first use.
 """
 
 from importlib import import_module

@@ -11,11 +11,15 @@ and the next code cell says what the profiles mean and which values are allowed:
     cfg = notebook.resolve(
         globals(),
         valid={"seed": (0, 2**31), "steps": (1, 10**7)},
-        profiles={"smoke": {"steps": 20}, "book": {"steps": 2_000}, "full": {"steps": 200_000}},
+        profiles={
+            "smoke": {"steps": 20},
+            "book": {"steps": 2_000},
+            "full": {"steps": 200_000},
+        },
     )
 
-Then ``papermill in.ipynb out.ipynb -p profile smoke -p steps 50`` works, and a misspelt name fails, which papermill
-by itself lets pass.
+Then ``papermill in.ipynb out.ipynb -p profile smoke -p steps 50`` works, and a misspelt name fails, which
+papermill by itself lets pass.
 """
 
 from __future__ import annotations
@@ -47,29 +51,38 @@ def resolve(namespace: Mapping, valid: Mapping, profiles: Mapping[str, Mapping])
     namespace
         The notebook's ``globals()``.
     valid
-        A rule for every parameter but ``profile``: a tuple ``(low, high)`` of inclusive bounds (integers when both are),
-        a list of choices, or a type.
+        A rule for every parameter but ``profile``: a tuple ``(low, high)`` of inclusive bounds (integers
+        when both are), a list of choices, or a type.
     profiles
-        For each of ``smoke``, ``book``, ``full``: the values of the parameters that are ``None`` in the parameters cell.
+        For each of ``smoke``, ``book``, ``full``: the values of the parameters that are ``None`` in the
+        parameters cell.
 
     Returns
     -------
-    The profile and every parameter, as attributes.
+    SimpleNamespace
+        The profile and every parameter, as attributes.
 
     Raises
     ------
     ValueError
-        For an unknown name, a wrong type or a value out of its rule; the message lists what the notebook takes.
+        For an unknown name, a wrong type or a value out of its rule; the message lists what the notebook
+        takes.
     """
     if set(profiles) != set(PROFILES):
         raise ValueError(f"profiles must be {', '.join(PROFILES)}, not {', '.join(profiles)}")
     rules = {"profile": list(PROFILES), **valid}
-    faults = [f"unknown parameter {name!r}{_hint(name, rules)}" for name in _injected(namespace) if name not in rules]
+    faults = [
+        f"unknown parameter {name!r}{_hint(name, rules)}"
+        for name in _injected(namespace)
+        if name not in rules
+    ]
     for profile, values in profiles.items():
-        faults += [f"profile {profile!r} sets {name!r}, which has no rule" for name in values if name not in valid]
+        faults += [
+            f"profile {profile!r} sets {name!r}, which has no rule" for name in values if name not in valid
+        ]
 
     resolved = {}
-    defaults = profiles.get(namespace.get("profile"), {})
+    defaults = profiles.get(str(namespace.get("profile")), {})
     for name, rule in rules.items():
         value = namespace.get(name)
         value = defaults.get(name) if value is None else value
@@ -81,14 +94,18 @@ def resolve(namespace: Mapping, valid: Mapping, profiles: Mapping[str, Mapping])
             faults.append(f"{name} = {value!r}: should be {_describe(rule)}")
     if faults:
         takes = [f"{name}: {_describe(rule)}{_defaults(name, profiles)}" for name, rule in rules.items()]
-        raise ValueError("\n  ".join(["notebook parameters", *faults]) + "\n  ".join(["\nThis notebook takes", *takes]))
+        raise ValueError(
+            "\n  ".join(["notebook parameters", *faults]) + "\n  ".join(["\nThis notebook takes", *takes])
+        )
     return SimpleNamespace(**resolved)
 
 
 def _injected(namespace: Mapping) -> list[str]:
     """Names that papermill set: it runs a cell of its own, which starts with this comment."""
     cells = [ast.parse(cell) for cell in namespace.get("In", ()) if cell.startswith("# Parameters\n")]
-    return [t.id for cell in cells for line in cell.body if isinstance(line, ast.Assign) for t in line.targets]
+    return [
+        t.id for cell in cells for line in cell.body if isinstance(line, ast.Assign) for t in line.targets
+    ]
 
 
 def _hint(name: str, rules: Mapping) -> str:
@@ -97,7 +114,7 @@ def _hint(name: str, rules: Mapping) -> str:
 
 
 def _kind(rule) -> type:
-    """The type that a rule asks for."""
+    """Return the type that a rule asks for."""
     if isinstance(rule, type):
         return rule
     if isinstance(rule, list):
@@ -128,21 +145,26 @@ def _defaults(name: str, profiles: Mapping[str, Mapping]) -> str:
     return f" ({', '.join(values)})" if values else ""
 
 
-def banner() -> None:
-    """Show a warning box when the data in use are the embedded ones; show nothing otherwise."""
+def banner(names: Iterable[str] | None = None) -> None:
+    """Show a warning box when the data in use are the embedded ones; show nothing otherwise.
+
+    Parameters
+    ----------
+    names
+        The datasets that the notebook needs; by default all training sets.
+    """
     from IPython.display import HTML, display
 
     from txfm_lite import datasets
 
-    if datasets.source() == "embedded":
-        display(
-            HTML(
-                '<div class="admonition warning"><p class="admonition-title">Embedded data</p><p>This run could reach '
-                "neither a local data directory nor the public files. It shows simulated data and a small sample that "
-                "comes with scanpy: the code is exercised, the numbers say nothing about biology. Set "
-                "<code>TXFM_LITE_DATA</code> or connect to the internet, and run it again.</p></div>"
-            )
+    if datasets.source(names) == "embedded":
+        text = (
+            "This run could reach neither a local data directory nor the public files. It shows simulated data "
+            "and a small sample that comes with scanpy: the code runs, the numbers say nothing about biology. "
+            "Set <code>TXFM_LITE_DATA</code> or connect to the internet, and run it again."
         )
+        title = '<p class="admonition-title">Embedded data</p>'
+        display(HTML(f'<div class="admonition warning">{title}<p>{text}</p></div>'))
 
 
 def provenance(cfg: SimpleNamespace, data: Iterable = ()) -> None:
@@ -173,7 +195,7 @@ def provenance(cfg: SimpleNamespace, data: Iterable = ()) -> None:
 
 
 def commit() -> str:
-    """Return the commit that the package comes from, ``+`` appended if files differ from it; empty when unknown."""
+    """Return the package's commit, ``+`` appended if files differ from it; empty when unknown."""
     here = Path(__file__)
     git = ["git", "-C", str(here.parent)]
     try:

@@ -1,13 +1,13 @@
 """The book's one look: a white face, a colour-blind palette, one colour and one marker per model.
 
-A figure keeps its white face in both themes of the book (the dark theme lays a light pad behind it), and a model keeps
-its colour and its marker on every page, so that a reader who cannot tell two colours apart still has the shape.
-Axes carry units: ``ax.set_xlabel(label("library size", "counts"))``.
+A figure keeps its white face in both themes of the book (the dark theme lays a light pad behind it), and a
+model keeps its colour and its marker on every page, so that a reader who cannot tell two colours apart
+still has the shape. Axes carry units: ``ax.set_xlabel(label("library size", "counts"))``.
 """
 
 from __future__ import annotations
 
-# Okabe & Ito's palette, safe for the common forms of colour blindness; yellow is left out: too faint on white.
+# Okabe & Ito's palette, safe for the common forms of colour blindness, without yellow: too faint on white.
 _BLACK, _ORANGE, _SKY, _GREEN, _BLUE, _RED, _PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip

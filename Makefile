@@ -1,0 +1,40 @@
+# make book | test | check-book | notebooks | clean    Needs Python 3.11 or newer, make and git; the rest is made here.
+# Variables: PROFILE=smoke|book|full   PYTHON=the Python to start from   PY=an environment's own Python, used as it is.
+
+PYTHON ?= python3
+PROFILE ?= book
+
+ifndef PY
+PY := .venv/bin/python
+# one stamp per content of the two files: a change of either makes the environment anew
+ENVIRONMENT := .venv/installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+endif
+
+.PHONY: book test check-book notebooks smoke clean help
+help:
+	@sed -n 's/^# //p' Makefile | head -2
+
+book: $(ENVIRONMENT)
+	$(PY) tools/build_book.py --profile $(PROFILE)
+
+test: $(ENVIRONMENT)
+	$(PY) -m ruff check .
+	$(PY) -m pytest
+
+check-book: $(ENVIRONMENT)
+	$(PY) tools/check_book.py
+
+notebooks: $(ENVIRONMENT)
+	$(PY) tools/notebooks.py derive
+
+clean:
+	rm -rf _build .pytest_cache .ruff_cache
+
+$(ENVIRONMENT):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "$(PYTHON) is older than 3.11; name another: make PYTHON=/path/to/python3"; exit 1; }
+	@echo "environment: installing into .venv (some minutes the first time, about 3 GB)"
+	@$(PYTHON) -m venv .venv || { echo "$(PYTHON) cannot make environments; on Debian: apt install python3-venv"; exit 1; }
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,test]"
+	@rm -f .venv/installed-*
+	@touch $@

@@ -1,0 +1,156 @@
+"""Look at every page of the built book in a browser: wide and narrow, light and dark, without any network.
+
+python tools/check_book.py [--html _build/html] [--screenshots DIR]
+
+A fault is: a console error or an uncaught exception; a file that does not load, or one that would come from
+the network; a link or anchor inside the book that leads nowhere; an image without pixels or without
+alternative text; a formula that MathJax could not set; a page wider than its window (tables and code may
+scroll in their own box). Exit 1 if there is any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+
+from playwright.sync_api import Page, sync_playwright
+
+WIDTHS = (1280, 390)  # a laptop, a telephone
+THEMES = ("light", "dark")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--allow-file-access-from-files",
+]  # fmt: skip
+
+REDIRECT = 'http-equiv="Refresh"'  # index.html only sends the reader on to the first page
+
+# What only the browser knows about a page, as one list of texts.
+INSPECT = """() => {
+  const faults = [];
+  for (const image of document.images) {
+    if (!image.complete || image.naturalWidth === 0) faults.push(`image does not show: ${image.src}`);
+    if (!image.hasAttribute('alt')) faults.push(`image without alternative text: ${image.src}`);
+  }
+  for (const bad of document.querySelectorAll('mjx-merror, [data-mjx-error]'))
+    faults.push(`formula: ${bad.getAttribute('data-mjx-error') || bad.textContent}`);
+  const formulae = document.querySelectorAll('.math').length;
+  if (formulae && !document.querySelector('mjx-container')) faults.push(`${formulae} formulae, none set`);
+  const room = document.documentElement.clientWidth;
+  if (document.documentElement.scrollWidth > room) {
+    const scrolls = e => e && (getComputedStyle(e).overflowX !== 'visible' || scrolls(e.parentElement));
+    const spills = e => e.clientWidth && e.scrollWidth > e.clientWidth + 1 ||
+    e.getBoundingClientRect().right > room + 1; const wide = [...document.querySelectorAll('body
+    *')].filter(e => spills(e) && !scrolls(e)).reverse(); // inmost first const names = wide.slice(0,
+    3).map(e => e.tagName.toLowerCase() + '.' + e.className); faults.push(`page is
+    ${document.documentElement.scrollWidth} px wide: ${names.join(', ')}`);
+  }
+  return faults;
+}"""
+LINKS = "() => [...document.querySelectorAll('a[href]')].map(a => a.href)"
+IDS = "() => [...document.querySelectorAll('[id]')].map(e => e.id)"
+SETTLED = "() => !window.MathJax?.startup?.promise || window.MathJax.startup.promise.then(() => true)"
+
+
+def find_browser() -> str:
+    """Return the browser's path; exit with advice if there is none."""
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        sys.exit(
+            f"check-book needs a browser on PATH ({' or '.join(BROWSERS)}); on Debian: apt install chromium"
+        )
+    return found
+
+
+def inspect(page: Page, address: str, theme: str, heard: list[str]) -> list[str]:
+    """Open one page in one theme and return its faults; ``heard`` is what the browser reports meanwhile."""
+    heard.clear()
+    page.goto(address, wait_until="load")
+    page.evaluate(SETTLED)
+    shown = page.evaluate("() => document.documentElement.dataset.theme")
+    wrong_theme = [] if shown == theme else [f"shows the {shown} theme instead of {theme}"]
+    page.evaluate("() => { for (const i of document.images) i.loading = 'eager' }")
+    page.wait_for_function("() => [...document.images].every(i => i.complete)")
+    page.evaluate("() => { for (const d of document.querySelectorAll('details')) d.open = true }")
+    return [*wrong_theme, *heard, *page.evaluate(INSPECT)]
+
+
+def dead_links(links: dict[str, list[str]], ids: dict[str, set[str]]) -> list[str]:
+    """Return the links that lead to no file of the book or to no anchor of its page."""
+    faults = []
+    for address, targets in links.items():
+        for target in sorted(set(targets)):
+            path, anchor = urldefrag(target)
+            if not path.startswith("file:"):
+                continue
+            if not Path(unquote(path.removeprefix("file://"))).exists():
+                faults.append(f"{address}: dead link {target}")
+            elif anchor and path in ids and unquote(anchor) not in ids[path]:
+                faults.append(f"{address}: link to a missing anchor {target}")
+    return faults
+
+
+def check(html: Path, screenshots: Path | None) -> list[str]:
+    """Visit all pages and return all faults."""
+    pages = sorted(
+        p for p in html.rglob("*.html") if "_static" not in p.parts and REDIRECT not in p.read_text()
+    )
+    faults: list[str] = []
+    links: dict[str, list[str]] = {}
+    ids: dict[str, set[str]] = {}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
+        for width in WIDTHS:
+            for theme in THEMES:
+                context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)
+                context.add_init_script(
+                    f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')"
+                )
+                page, heard = context.new_page(), []
+                page.on(
+                    "console",
+                    lambda m, heard=heard: heard.append(f"console: {m.text}") if m.type == "error" else None,
+                )
+                page.on("pageerror", lambda e, heard=heard: heard.append(f"exception: {e}"))
+                page.on("requestfailed", lambda r, heard=heard: heard.append(f"does not load: {r.url}"))
+                for path in pages:
+                    name, address = path.relative_to(html).as_posix(), path.as_uri()
+                    found = inspect(page, address, theme, heard)
+                    faults += [f"{name} ({width} px, {theme}): {fault}" for fault in found]
+                    links[name] = page.evaluate(LINKS)
+                    ids[page.url.split("#")[0]] = set(page.evaluate(IDS))
+                    if screenshots:
+                        shot = f"{name.removesuffix('.html').replace('/', '-')}-{width}-{theme}.png"
+                        page.screenshot(path=screenshots / shot, full_page=True)
+                context.close()
+        browser.close()
+    print(f"looked at {len(pages)} pages, {len(WIDTHS)} widths, {len(THEMES)} themes")
+    return faults + dead_links(links, ids)
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    built = Path(__file__).resolve().parents[1] / "_build" / "html"
+    parser.add_argument("--html", type=Path, default=built, help="the built book")
+    parser.add_argument(
+        "--screenshots", type=Path, help="a folder for a picture of every page, width and theme"
+    )
+    args = parser.parse_args()
+    if not (args.html / "index.html").exists():
+        print(f"{args.html} holds no book: run `make book` first")
+        return 1
+    if args.screenshots:
+        args.screenshots.mkdir(parents=True, exist_ok=True)
+    faults = check(args.html.resolve(), args.screenshots)
+    print("\n".join(sorted(set(faults))) if faults else "no fault found")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
