@@ -32,6 +32,8 @@ logger = logging.getLogger("txfm_lite")
 #: Units of X in which every value must be a whole number.
 WHOLE_UNITS = ("UMI counts", "read counts")
 COUNT_UNITS = (*WHOLE_UNITS, "expected counts")
+#: Units in which the values of one gene's several rows may be added up.
+ADDITIVE_UNITS = (*COUNT_UNITS, "TPM", "NX")
 
 
 def available() -> pd.DataFrame:
@@ -147,7 +149,7 @@ def load(name: str, part: str | None = None) -> AnnData:
     adata.X = adata.X.astype(np.float32)
     adata.obs = _standard_obs(adata.obs, chosen, label)
     adata, empty = _drop_empty(adata, chosen.units, label)
-    adata, report = _identify_genes(adata, label)
+    adata, report = _identify_genes(adata, chosen.units, label)
     adata.uns["source"] = {
         "dataset": name, "part": key, "title": manifest.title, "citation": manifest.citation,
         "licence": manifest.licence, "redistribution": manifest.redistribution,
@@ -265,8 +267,11 @@ def _drop_empty(adata: AnnData, units: str, label: str) -> tuple[AnnData, int]:
     return adata, empty
 
 
-def _identify_genes(adata: AnnData, label: str) -> tuple[AnnData, dict]:
-    """Give every gene its one name, and add up the rows of genes that occur more than once."""
+def _identify_genes(adata: AnnData, units: str, label: str) -> tuple[AnnData, dict]:
+    """Give every gene its one name, and add up the rows of genes that occur more than once.
+
+    Logarithms and statistics can't be added up: there a gene's further rows keep the source's names.
+    """
     import pandas as pd
     import scipy.sparse as sp
     from anndata import AnnData
@@ -274,6 +279,9 @@ def _identify_genes(adata: AnnData, label: str) -> tuple[AnnData, dict]:
     resolver = genes.default_resolver()
     resolution = resolver.resolve(adata.var_names, also=adata.var.get("symbol"))
     found = resolution.frame
+    if units not in ADDITIVE_UNITS:
+        again = found["gene"].duplicated()
+        found.loc[again, "gene"], found.loc[again, "how"] = found.loc[again, "source_id"], "ambiguous"
     codes, unique = pd.factorize(found["gene"])
     report = {"resolver": resolver.name, **resolution.report, "duplicates_summed": len(codes) - len(unique)}
     first = found.groupby(codes, sort=False).first()
@@ -291,4 +299,5 @@ def _identify_genes(adata: AnnData, label: str) -> tuple[AnnData, dict]:
         logger.info("%s: %d rows of repeated genes summed", label, report["duplicates_summed"])
         ones, rows = np.ones(len(codes), dtype=x.dtype), np.arange(len(codes))
         x = _as_csr(x @ sp.csr_matrix((ones, (rows, codes)), shape=(len(codes), len(unique))))
-    return AnnData(x, adata.obs, var, obsm=dict(adata.obsm), uns=dict(adata.uns)), report
+    layers = None if units in ADDITIVE_UNITS else dict(adata.layers)
+    return AnnData(x, adata.obs, var, obsm=dict(adata.obsm), uns=dict(adata.uns), layers=layers), report

@@ -5,7 +5,9 @@ part's files, in the manifest's order, and the part's remaining fields as keywor
 
 * an `AnnData` of samples x genes with the source's own numbers in `X`, the source's own columns in `obs`, the
   source's own gene names as `var_names` and, where the source has both, `var["ensembl"]` and `var["symbol"]`;
-* or a `DataFrame`, for gene sets, gene pairs and gene tables (those functions are in `txfm_lite.tables`).
+* or a `DataFrame`, for gene sets, gene pairs and gene tables.
+
+Those of single-cell packages are here; the rest are in `atlases`, `bulk`, `screens` and `tables`.
 
 Readers undo what a file format did to the data (a shifted header, a transposed matrix, an invertible
 normalisation). They judge nothing: checks, gene identity and standard columns come later, in `datasets`.
@@ -21,8 +23,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from txfm_lite import rfiles
-from txfm_lite.atlases import h5ad, large_table, mtx_archive  # noqa: F401  (readers, too)
-from txfm_lite.tables import (  # noqa: F401  (readers, too: manifests find them here by name)
+
+# readers, too: manifests find all of them here by name
+from txfm_lite.atlases import h5ad, large_table, mtx_archive  # noqa: F401
+from txfm_lite.bulk import cognoma, roadmap, tcga_barcodes, wide_table  # noqa: F401
+from txfm_lite.screens import deseq2, gasperini, papalexi  # noqa: F401
+from txfm_lite.tables import (  # noqa: F401
     gene_info,
     gene_sets_csv,
     gene_sets_gmt,
@@ -35,7 +41,6 @@ from txfm_lite.tables import (  # noqa: F401  (readers, too: manifests find them
 )
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
 
 
@@ -60,7 +65,6 @@ def counts_csv(
     sep: str = ",",
     drop_genes: str = "",
     drop_columns: Sequence[str] = (),
-    ends_in_sep: bool = False,
 ) -> AnnData:
     """Read genes x samples counts and, if there is a second file, the table of samples.
 
@@ -72,16 +76,12 @@ def counts_csv(
         Regular expression: rows whose whole name matches are no genes (spike-ins, summaries) and left out.
     drop_columns
         Columns of the count table that are no samples.
-    ends_in_sep
-        Rows end in a separator; taken as they are, every column would silently shift by one.
     """
     import pandas as pd
     import scipy.sparse as sp
     from anndata import AnnData
 
-    counts = pd.read_csv(paths[0], sep=sep, index_col=False if ends_in_sep else 0)
-    if ends_in_sep:
-        counts = counts.set_index(counts.columns[0])
+    counts = pd.read_csv(paths[0], sep=sep, index_col=0)
     counts = counts.drop(columns=list(drop_columns))
     if drop_genes:
         counts = counts[~counts.index.str.fullmatch(drop_genes)]
