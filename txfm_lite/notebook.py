@@ -159,9 +159,9 @@ def banner(names: Iterable[str] | None = None) -> None:
 
     if datasets.source(names) == "embedded":
         text = (
-            "This run could reach neither a local data directory nor the public files. It shows simulated data "
-            "and a small sample that comes with scanpy: the code runs, the numbers say nothing about biology. "
-            "Set <code>TXFM_LITE_DATA</code> or connect to the internet, and run it again."
+            "This run could reach neither a local data directory nor the public files. It shows simulated "
+            "data and a small sample that comes with scanpy: the code runs, the numbers say nothing about "
+            "biology. Set <code>TXFM_LITE_DATA</code> or connect to the internet, and run it again."
         )
         title = '<p class="admonition-title">Embedded data</p>'
         display(HTML(f'<div class="admonition warning">{title}<p>{text}</p></div>'))
