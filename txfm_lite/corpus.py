@@ -256,6 +256,67 @@ class Corpus:
             raise ValueError(f"{self.path}/corpus.json: edited after it was written: build it again")
 
 
+def select_variable_genes(
+    corpus: Corpus,
+    n: int,
+    *,
+    split: str | None = "train",
+    min_measured: float = 0.5,
+    library_size: float = 1e5,
+) -> np.ndarray:
+    """Return the genes that vary most within datasets, averaged over the datasets.
+
+    Within each dataset: the variance over samples of ``log1p(counts / sample's library * library_size)``, then
+    its rank among the genes that the dataset measures, from 0 to 1. A gene's score is its mean rank: a deep
+    bulk study has one voice like a shallow single-cell one, and differences *between* studies have none.
+
+    Parameters
+    ----------
+    corpus : Corpus
+    n : int
+        How many genes.
+    split : str or None
+        The rows that count; validation samples should have no say.
+    min_measured : float
+        A gene must be measured by at least this share of the datasets that have such rows.
+    library_size : float
+        L of the normalisation.
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+        In the vocabulary's order.
+
+    Raises
+    ------
+    ValueError
+        If fewer than `n` genes are measured by enough datasets.
+    """
+    rank, times, n_datasets = np.zeros(corpus.n_genes), np.zeros(corpus.n_genes), 0
+    for code, dataset in enumerate(corpus.datasets):
+        rows = corpus.rows(split, dataset["name"])
+        if len(rows) < 2:
+            continue
+        moments = np.zeros((2, corpus.n_genes))
+        for a in range(0, len(rows), 4096):
+            some = rows[a : a + 4096]
+            indptr, indices, counts = corpus.read(some)
+            x = np.log1p(counts * np.repeat(library_size / corpus.library_size[some], np.diff(indptr)))
+            moments += [np.bincount(indices, x**power, corpus.n_genes) for power in (1, 2)]
+        mean, square = moments / len(rows)
+        measured = np.flatnonzero(corpus.measured[code])
+        variance = (square - mean**2)[measured]
+        # the many genes that never vary share the lowest rank
+        rank[measured] += np.searchsorted(np.sort(variance), variance) / len(measured)
+        times[measured] += 1
+        n_datasets += 1
+    allowed = np.flatnonzero(times >= max(1, min_measured * n_datasets))
+    if len(allowed) < n:
+        raise ValueError(f"only {len(allowed):,} genes are measured by enough datasets: lower min_measured")
+    best = np.argsort(-rank[allowed] / times[allowed], kind="stable")[:n]
+    return corpus.genes[np.sort(allowed[best])]
+
+
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file, in hex."""
     with open(path, "rb") as file:
