@@ -1,4 +1,5 @@
-# make book | test | check-book | notebooks | clean    Needs Python 3.11 or newer, make and git; the rest is made here.
+# make book | test | check-book | notebooks | clean
+# Needs Python 3.11 or newer, make and git; the rest is made here, in .venv and _build.
 # Variables: PROFILE=smoke|book|full   PYTHON=the Python to start from   PY=an environment's own Python, used as it is.
 
 PYTHON ?= python3
@@ -10,9 +11,9 @@ PY := .venv/bin/python
 ENVIRONMENT := .venv/installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 endif
 
-.PHONY: book test check-book notebooks smoke clean help
+.PHONY: help book test check-book notebooks colab clean
 help:
-	@sed -n 's/^# //p' Makefile | head -2
+	@sed -n 's/^# //p' Makefile | head -3
 
 book: $(ENVIRONMENT)
 	$(PY) tools/build_book.py --profile $(PROFILE)
@@ -26,6 +27,12 @@ check-book: $(ENVIRONMENT)
 
 notebooks: $(ENVIRONMENT)
 	$(PY) tools/notebooks.py derive
+
+# in an environment that lacks the package: the setup cells must bring it
+colab: $(ENVIRONMENT)
+	$(PY) -m pip install --quiet papermill
+	@set -e; mkdir -p _build; cd _build; for notebook in ../notebooks/[!_]*.ipynb; do \
+	  echo "$$notebook"; $(PY) -m papermill --no-progress-bar -k python3 -p profile smoke $$notebook colab.ipynb; done
 
 clean:
 	rm -rf _build .pytest_cache .ruff_cache

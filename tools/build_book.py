@@ -126,10 +126,10 @@ def execute(source: Path, target: Path, cwd: Path, profile: str, now: dict[str, 
 
 
 def _unfinished_cell(path: Path) -> str:
-    """Find the cell that was running when the kernel was lost."""
+    """Find the cell that was running when the kernel was lost: the last one that was started."""
     cells = nbformat.read(path, as_version=4).cells if path.exists() else []
-    running = [cell.source for cell in cells if cell.metadata.get("papermill", {}).get("status") == "running"]
-    return f"with this source:\n\n{running[0]}" if running else "unknown (the kernel did not start)"
+    started = [cell.source for cell in cells if cell.metadata.get("papermill", {}).get("start_time")]
+    return f"with this source:\n\n{started[-1]}" if started else "none (the kernel did not start)"
 
 
 def stage(root: Path, target: Path, executed: list[Path], embedded: bool) -> None:

@@ -42,11 +42,11 @@ INSPECT = """() => {
   const room = document.documentElement.clientWidth;
   if (document.documentElement.scrollWidth > room) {
     const scrolls = e => e && (getComputedStyle(e).overflowX !== 'visible' || scrolls(e.parentElement));
-    const spills = e => e.clientWidth && e.scrollWidth > e.clientWidth + 1 ||
-    e.getBoundingClientRect().right > room + 1; const wide = [...document.querySelectorAll('body
-    *')].filter(e => spills(e) && !scrolls(e)).reverse(); // inmost first const names = wide.slice(0,
-    3).map(e => e.tagName.toLowerCase() + '.' + e.className); faults.push(`page is
-    ${document.documentElement.scrollWidth} px wide: ${names.join(', ')}`);
+    const right = e => e.getBoundingClientRect().right;
+    const spills = e => e.clientWidth && e.scrollWidth > e.clientWidth + 1 || right(e) > room + 1;
+    const wide = [...document.querySelectorAll('body *')].filter(e => spills(e) && !scrolls(e));
+    const names = wide.reverse().slice(0, 3).map(e => e.tagName.toLowerCase() + '.' + e.className);
+    faults.push(`page is ${document.documentElement.scrollWidth} px wide: ${names.join(', ')}`);
   }
   return faults;
 }"""
