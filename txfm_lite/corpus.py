@@ -266,9 +266,9 @@ def select_variable_genes(
 ) -> np.ndarray:
     """Return the genes that vary most within datasets, averaged over the datasets.
 
-    Within each dataset: the variance over samples of ``log1p(counts / sample's library * library_size)``, then
+    Within each dataset: the variance over samples of ``log1p(counts / own library * library_size)``, then
     its rank among the genes that the dataset measures, from 0 to 1. A gene's score is its mean rank: a deep
-    bulk study has one voice like a shallow single-cell one, and differences *between* studies have none.
+    bulk study has one voice, like a shallow single-cell one; differences between studies have none.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ from .corpus import Corpus
 from .corpus_writer import CorpusWriter
 
 if TYPE_CHECKING:
-    import pandas
+    import pandas as pd
     from anndata import AnnData
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def is_bulk(adata: AnnData) -> bool:
     return adata.uns["source"].get("modality", "").startswith("bulk")
 
 
-def held_out_batches(batch: pandas.Series, fraction: float = 0.1, seed: int = 0) -> list[str]:
+def held_out_batches(batch: pd.Series, fraction: float = 0.1, seed: int = 0) -> list[str]:
     """Choose the whole batches of one study that are kept for validation.
 
     In random order: the first batch that is no more than a third of the study, then others as long as the
@@ -153,7 +153,7 @@ def split_batches(adata: AnnData, fraction: float = 0.1, seed: int = 0) -> AnnDa
     return adata
 
 
-def barcodes(adata: AnnData) -> pandas.Series:
+def barcodes(adata: AnnData) -> pd.Series:
     """Return the nucleotide barcode in each sample's name; missing where there is none (10 bases or more)."""
     return adata.obs_names.to_series().str.extract(r"([ACGT]{10,})", expand=False)
 
@@ -224,6 +224,7 @@ def build(
     nominated: set[str] = set()
     measured_by: Counter[str] = Counter()
     batches: dict[str, list[pd.Series]] = {}
+    seen: dict[Path, pd.Series] = {}
     with TemporaryDirectory() as folder:
         # The vocabulary is known when every dataset has been seen: stage them, then write them.
         for name, dataset in tqdm(datasets.items(), desc="curate", unit="dataset"):
@@ -236,7 +237,7 @@ def build(
                 reason = f"panel: {adata.n_vars:,} identified genes, fewer than {rules.min_measured_genes:,}"
                 skipped.append({"name": name, "reason": reason})
                 continue
-            again = _in_earlier(adata, [Path(folder, f"{earlier}.h5ad") for earlier in range(len(staged))])
+            again = _in_earlier(adata, seen)
             adata = adata[~again].copy()
             if not bulk:
                 # a panel shows fewer genes of the same cell: ask for fewer in proportion
@@ -248,11 +249,18 @@ def build(
             measured_by.update(adata.var_names)
             nominated.update(filter_genes(adata, 1 if bulk else rules.min_cells).var_names)
             batches.setdefault(source["dataset"], []).append(adata.obs["batch"])
-            adata.write_h5ad(Path(folder, f"{len(staged)}.h5ad"))
-            staged[name] = {key: source.get(key, "") for key in ("citation", "licence", "units")}
-            staged[name] |= {"modality": "bulk RNA" if bulk else "single-cell RNA", "panel": panel}
-            staged[name] |= {"study": source["dataset"]}
-            staged[name] |= {"n_source": n_source, "n_duplicates": int(again.sum())}
+            stage = Path(folder, f"{len(staged)}.h5ad")
+            columns = adata.obs[["batch", "cell_type", "library_size"]]
+            anndata.AnnData(adata.X, columns, adata.var[[]]).write_h5ad(stage)
+            seen[stage] = barcodes(adata).dropna()
+            staged[name] = {
+                **{key: source.get(key, "") for key in ("citation", "licence", "units")},
+                "study": source["dataset"],
+                "modality": "bulk RNA" if bulk else "single-cell RNA",
+                "panel": panel,
+                "n_source": n_source,
+                "n_duplicates": int(again.sum()),
+            }
         genes = sorted(gene for gene in nominated if measured_by[gene] >= rules.min_datasets)
         if not genes:
             raise ValueError(f"no gene or no dataset is left for a corpus; left out: {skipped}")
@@ -268,20 +276,18 @@ def build(
             return writer.finish(skipped=skipped, **facts)
 
 
-def _in_earlier(adata: AnnData, earlier: list[Path]) -> np.ndarray:
+def _in_earlier(adata: AnnData, seen: dict[Path, pd.Series]) -> np.ndarray:
     """Find the cells that a dataset staged before holds as well; only those of equal barcode are read."""
     import anndata
 
     found = np.zeros(adata.n_obs, dtype=bool)
-    mine = barcodes(adata)
-    for path in earlier:
-        other = anndata.read_h5ad(path, backed="r")
-        theirs = barcodes(other)
-        rows = np.flatnonzero(theirs.isin(mine.dropna()))
-        if rows.size:
-            here = np.flatnonzero(mine.isin(theirs.dropna()))
-            found[here] |= duplicates(adata[here], other[rows].to_memory())
-        other.file.close()
+    mine = barcodes(adata).dropna()
+    for path, theirs in seen.items():
+        shared = mine[mine.isin(theirs)].index
+        if len(shared):
+            earlier = anndata.read_h5ad(path, backed="r")
+            found |= duplicates(adata, earlier[theirs[theirs.isin(mine)].index].to_memory())
+            earlier.file.close()
     return found
 
 
