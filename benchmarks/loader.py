@@ -141,9 +141,10 @@ def main() -> None:
         if importlib.util.find_spec("scdataset"):
             from scdataset import BlockShuffling, scDataset
 
-            strategy = BlockShuffling(block_size=64)
-            contenders["scdataset_on_csr"] = lambda: iter(
-                scDataset(matrix, strategy, batch_size=args.batch, fetch_factor=16)
+            options = {"batch_size": args.batch, "fetch_factor": 16}
+            options |= {"fetch_transform": lambda a: a.to_memory(), "batch_transform": lambda a: a.X}
+            contenders["scdataset_on_h5ad"] = lambda: iter(
+                scDataset(backed, BlockShuffling(block_size=64), **options)
             )
         best = dict.fromkeys(contenders, 0.0)
         for _ in range(args.rounds):

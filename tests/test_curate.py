@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from txfm_lite import curate, diverserna
+from txfm_lite import curate, datasets, diverserna
 from txfm_lite.corpus import Corpus
 from txfm_lite.curate import Rules
 
@@ -113,11 +113,12 @@ def test_duplicates_need_barcode_and_counts():
 def test_build_writes_what_the_rules_keep(tmp_path):
     first = study("first")
     second = study("second", seed=1, genes=range(100, 400), n=90)
-    second.X = sparse.csr_matrix(second.X.toarray() * (np.arange(300) < 290))  # G390.. are listed, never seen
-    second.X[0, 295] = 1.0  # and one is seen once
+    x = second.X.toarray() * (np.arange(300) < 290)  # G390 and above are listed, never seen
+    x[2, 295] = 1.0  # but for one, seen once
     second.obs_names = [first.obs_names[3], *second.obs_names[1:]]
-    second.X[0, :200] = first.X[3, 100:].toarray()
-    second.X[1, 9:] = 0.0  # an almost empty cell
+    x[0, :200] = first.X[3, 100:].toarray()
+    x[1, 9:] = 0.0  # an almost empty cell
+    second.X = sparse.csr_matrix(x)
     corpus = curate.build(tmp_path / "c", {"one": first, "two": lambda: second}, SMALL)
     assert corpus.genes.tolist() == [f"G{i:03}" for i in range(390)]
     assert [d["n_samples"] for d in corpus.datasets] == [120, 88]
@@ -214,8 +215,10 @@ def test_composition_stands_beside_table_1(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def mini(local_data, tmp_path_factory):
-    return diverserna.diverserna_mini(tmp_path_factory.mktemp("mini") / "DiverseRNA-mini")
+def mini(loaded, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load", loaded)
+        return diverserna.diverserna_mini(tmp_path_factory.mktemp("mini") / "DiverseRNA-mini")
 
 
 def test_diverserna_mini(mini):

@@ -26,6 +26,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import weakref
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +82,8 @@ class Corpus:
         for column in ("indptr", "measured", "overflow", *COLUMNS):
             setattr(self, column, np.load(path / f"{column}.npy", mmap_mode="r"))
         self._streams = {"indices.bin": np.dtype(info["index_dtype"]), "counts.bin": np.dtype(np.uint16)}
-        self._files = [open(path / file, "rb", buffering=0) for file in self._streams]  # noqa: SIM115
+        self._descriptors = [os.open(path / file, os.O_RDONLY) for file in self._streams]
+        weakref.finalize(self, lambda opened: [os.close(fd) for fd in opened], self._descriptors)
         self._memory: list[np.ndarray] | None = None
 
     @classmethod
@@ -197,14 +199,15 @@ class Corpus:
         order = np.argsort(rows, kind="stable")
         breaks = np.flatnonzero(np.diff(rows[order]) != 1) + 1
         cuts = np.union1d(breaks, np.append(np.arange(0, len(rows), ROWS_PER_READ), len(rows))).tolist()
-        for file, target in zip(self._files, targets, strict=True):
+        for file, fd, target in zip(self._streams, self._descriptors, targets, strict=True):
             view = memoryview(target.view(np.uint8))
             places = indptr[order], indptr[order + 1], start[order]
             begin, end, offset = ((place * target.itemsize).tolist() for place in places)
             for a, b in zip(cuts[:-1], cuts[1:], strict=True):
                 buffers = [view[i:j] for i, j in zip(begin[a:b], end[a:b], strict=True)]
-                if os.preadv(file.fileno(), buffers, offset[a]) != sum(map(len, buffers)):
-                    raise OSError(f"{file.name}: ends before row {rows[order[b - 1]]}: build it again")
+                if os.preadv(fd, buffers, offset[a]) != sum(map(len, buffers)):
+                    row = rows[order[b - 1]]
+                    raise OSError(f"{self.path / file}: ends before row {row}: build it again")
 
     def _with_overflow(self, counts, indptr, start, stop) -> np.ndarray:
         """Put the exact counts where the 16-bit file could only say "more than I can hold"."""

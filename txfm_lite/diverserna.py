@@ -3,6 +3,10 @@
 DiverseRNA-1.4M joins nine public studies; its sizes are in :data:`TABLE_1`. The mini corpus joins all
 training datasets that anybody can fetch in minutes, under the same rules with smaller thresholds
 (:data:`txfm_lite.curate.MINI`). What is left out is listed with its reason in ``corpus.info["skipped"]``.
+
+One caveat on its validation batches: the sorted blood cells of Zheng et al. 2017 come to us from two
+repositories. Cells in both are taken once, but the remaining ones stem from the same libraries, and a library
+held out in one may train in the other.
 """
 
 from __future__ import annotations
