@@ -13,6 +13,7 @@ is usually repaired is repaired and logged: rows of the same gene are summed, em
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -126,8 +127,9 @@ def load(name: str, part: str | None = None) -> AnnData:
         X : CSR float32, samples x genes, in the units of `uns["source"]["units"]`. Whole numbers above
         2**24 (deep bulk samples) are rounded to the next float32, an error below 1e-7.
         obs : the columns of `manifests.STANDARD_OBS` (missing: NaN), then the source's own.
-        var : `gene_symbols` and `ensembl_id` ("" if unknown), `source_id`, `matched` (False: the name is
-        the source's own); `var_names` are the symbols, or the source's own names.
+        var : `gene_symbols` and `ensembl_id` ("" if unknown), `source_id`, `matched` (False: the gene table
+        does not know the gene; where there is no table, names are taken at face value); `var_names` are the
+        symbols, or the source's own names.
         uns["source"] : provenance: files with checksums, licence, what was matched and what was repaired.
 
     Raises
@@ -149,7 +151,9 @@ def load(name: str, part: str | None = None) -> AnnData:
     adata.X = adata.X.astype(np.float32)
     adata.obs = _standard_obs(adata.obs, chosen, label)
     adata, empty = _drop_empty(adata, chosen.units, label)
-    adata, report = _identify_genes(adata, chosen.units, label)
+    # genes of a namespace of their own (simulated ones) are in no table of human genes
+    resolver = genes.default_resolver() if chosen.gene_ids else genes.Resolver(None, name="own names")
+    adata, report = _identify_genes(adata, resolver, chosen.units, label)
     adata.uns["source"] = {
         "dataset": name, "part": key, "title": manifest.title, "citation": manifest.citation,
         "licence": manifest.licence, "redistribution": manifest.redistribution,
@@ -170,7 +174,9 @@ def _run_reader(manifest: manifests.Manifest, part: str | None) -> AnnData | pd.
     """Fetch the files of a part, read them, and compare the size with the manifest's."""
     chosen, label = manifest.part(part), _label(manifest, part)
     paths = fetch(manifest.name, part or manifest.default_part)
-    result = getattr(readers, chosen.reader)(paths, **chosen.options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*written without encoding metadata")  # old h5ad files
+        result = getattr(readers, chosen.reader)(paths, **chosen.options)
     n_obs, n_vars = result.shape
     if not hasattr(result, "obs") and "genes" in result.columns:  # gene sets: the genes in any of them
         n_vars = len({gene for members in result["genes"] for gene in members})
@@ -267,7 +273,7 @@ def _drop_empty(adata: AnnData, units: str, label: str) -> tuple[AnnData, int]:
     return adata, empty
 
 
-def _identify_genes(adata: AnnData, units: str, label: str) -> tuple[AnnData, dict]:
+def _identify_genes(adata: AnnData, resolver: genes.Resolver, units: str, label: str) -> tuple[AnnData, dict]:
     """Give every gene its one name, and add up the rows of genes that occur more than once.
 
     Logarithms and statistics can't be added up: there a gene's further rows keep the source's names.
@@ -276,7 +282,6 @@ def _identify_genes(adata: AnnData, units: str, label: str) -> tuple[AnnData, di
     import scipy.sparse as sp
     from anndata import AnnData
 
-    resolver = genes.default_resolver()
     resolution = resolver.resolve(adata.var_names, also=adata.var.get("symbol"))
     found = resolution.frame
     if units not in ADDITIVE_UNITS:

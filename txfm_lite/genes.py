@@ -2,7 +2,9 @@
 
 A gene has an Ensembl id, an Entrez id, one official symbol and any number of former or popular names, and
 every study uses another mixture. `Resolver` maps all of them to one symbol. It is built from NCBI's gene
-table, whose "synonyms" hold aliases and previous symbols together, so that the two can't be told apart.
+table, whose "synonyms" hold aliases and previous symbols together, so that the two can't be told apart, and
+from a younger list of pairs of symbol and Ensembl id, which knows many ids that NCBI's table does not and
+the names that genes got since.
 
 Three rules keep it honest. An exact symbol beats a synonym. A synonym of several genes names none of them:
 such ids are *ambiguous* and stay unmatched. And where a dataset lists a gene under its symbol, another row
@@ -15,7 +17,6 @@ that would reach the same gene only by a synonym is a different feature there, s
 
 from __future__ import annotations
 
-import gzip
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,14 +25,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from txfm_lite import files
+from txfm_lite.tables import gene_info, pickled_dictionary
 
 if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger("txfm_lite")
 
-#: How an id can have been matched, best first; the last two are no matches.
-HOW = ("ensembl", "entrez", "symbol", "spelling", "alias", "ambiguous", "unmatched")
+#: How an id can have been matched, best first; the last two are no matches. "own": there was nothing to
+#: compare with, so that names are taken at face value.
+HOW = ("ensembl", "entrez", "symbol", "spelling", "alias", "own", "ambiguous", "unmatched")
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,21 @@ class Resolver:
     ----------
     table
         One row per gene with the columns `entrez`, `symbol`, `synonyms` and `ensembl`; the last two are
-        separated by "|", and "-" or "" stands for none. `None` makes the identity resolver, which matches
-        nothing and keeps every id as it is.
+        separated by "|", and "-" or "" stands for none. `None` makes the identity resolver, which takes
+        every name at face value.
+    links
+        Pairs of a symbol and an Ensembl id from elsewhere. A pair whose id the table knows gives that gene
+        another name; one whose symbol it knows gives it another id; the rest are further genes.
     name
         What `uns["source"]` records about the resolver.
     """
 
-    def __init__(self, table: pd.DataFrame | None, name: str = "table") -> None:
+    def __init__(
+        self,
+        table: pd.DataFrame | None,
+        links: Iterable[tuple[str, str]] = (),
+        name: str = "table",
+    ) -> None:
         self.name = name
         self._lookup: dict[str, dict[str, str]] = {}
         self._ensembl_of: dict[str, str] = {}
@@ -82,8 +93,15 @@ class Resolver:
         symbols = table["symbol"]
         own = dict(zip(symbols, symbols, strict=True))
         ensembl = _one_to_one(table, "ensembl")
-        self._ensembl_of = {gene: key for key, gene in reversed(ensembl.items())}
         aliases = _one_to_one(table, "synonyms", taken=own)
+        for symbol, key in links:
+            gene = ensembl.get(key) or own.get(symbol) or aliases.get(symbol) or symbol
+            ensembl[key] = gene
+            if gene == symbol:
+                own[symbol] = symbol
+            elif symbol not in own:
+                aliases[symbol] = gene
+        self._ensembl_of = {gene: key for key, gene in reversed(ensembl.items())}
         self._lookup = {
             "ensembl": ensembl,
             "entrez": dict(zip(table["entrez"].astype(str), symbols, strict=True)),
@@ -93,19 +111,16 @@ class Resolver:
         }
 
     @classmethod
-    def from_table(cls, path: Path) -> Resolver:
+    def from_table(cls, path: Path, links: Iterable[tuple[str, str]] = ()) -> Resolver:
         """Build a resolver from NCBI's `gene_info` file of one species (tab-separated, may be gzipped)."""
-        import pandas as pd
-
-        opener = gzip.open if str(path).endswith(".gz") else open
-        with opener(path, "rt", encoding="utf-8") as file:
-            file.readline()  # "#Format: tax_id GeneID ...", separated by blanks in old files
-            columns = {1: "entrez", 2: "symbol", 4: "synonyms", 5: "references"}
-            table = pd.read_csv(
-                file, sep="\t", header=None, usecols=list(columns), dtype=str, keep_default_na=False
-            ).rename(columns=columns)
+        table = gene_info([path])
+        table = table[table["tax_id"] == "9606"]  # the file also lists mitochondria of Neanderthals
         ids = table["references"].str.findall(r"Ensembl:(ENSG\d+)").str.join("|")
-        return cls(table.assign(ensembl=ids), name=Path(path).name)
+        # HGNC's symbol where it differs from NCBI's (MT-ND1, not ND1); NCBI's then is a synonym
+        official = table["authority_symbol"].where(table["authority_symbol"] != "-", table["symbol"])
+        synonyms = table["synonyms"] + "|" + table["symbol"]
+        genes = table.assign(symbol=official, synonyms=synonyms, ensembl=ids)
+        return cls(genes, links, name=Path(path).name)
 
     def resolve(self, ids: Iterable[str], also: Iterable[str] | None = None) -> Resolution:
         """Find the gene of every id.
@@ -140,8 +155,9 @@ class Resolver:
         """Try the kinds of names from the surest to the weakest."""
         import pandas as pd
 
-        clean = ids.str.strip().str.replace(r"^(ENSG\d+)\.\d+$", r"\1", regex=True)
-        gene, how = clean.copy(), pd.Series("unmatched", ids.index)
+        # "ENSG00000141510.16" loses its version, "TP53_ENSG00000141510" its symbol
+        clean = ids.str.strip().str.replace(r"^(?:.+_)?(ENSG\d+)(?:\.\d+)?$", r"\1", regex=True)
+        gene, how = clean.copy(), pd.Series("unmatched" if self._lookup else "own", ids.index)
         open_ = pd.Series(True, ids.index)
         for kind, table in self._lookup.items():
             names = clean[open_]
@@ -178,13 +194,14 @@ def _spelling(name: str) -> str:
 
 @cache
 def default_resolver() -> Resolver:
-    """Return the resolver of the gene table `ncbi_gene_info_2016`.
+    """Return the resolver of NCBI's gene table of 2016, with the symbols and Ensembl ids of Geneformer.
 
-    Where that table is neither here nor to be had, genes keep their own names, with one warning.
+    Where one of the two is neither here nor to be had, genes keep their own names, with one warning.
     """
     try:
         (path,) = files.fetch("ncbi_gene_info_2016")
+        names = pickled_dictionary(files.fetch("geneformer_v1_dictionaries", "names"), value="ensembl_id")
     except files.Unreachable as fault:
-        logger.warning("gene names are kept as they are, because the gene table is out of reach: %s", fault)
+        logger.warning("gene names are kept as they are, because the gene tables are out of reach: %s", fault)
         return Resolver(None, name="identity")
-    return Resolver.from_table(path)
+    return Resolver.from_table(path, zip(names["key"], names["ensembl_id"], strict=True))
