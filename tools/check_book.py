@@ -50,6 +50,12 @@ INSPECT = """() => {
   }
   return faults;
 }"""
+# The theme's own switch sets the same attribute.
+SHOW = """theme => {
+  document.documentElement.dataset.theme = theme;
+  for (const image of document.images) image.loading = 'eager';
+  for (const folded of document.querySelectorAll('details')) folded.open = true;
+}"""
 LINKS = "() => [...document.querySelectorAll('a[href]')].map(a => a.href)"
 IDS = "() => [...document.querySelectorAll('[id]')].map(e => e.id)"
 SETTLED = "() => !window.MathJax?.startup?.promise || window.MathJax.startup.promise.then(() => true)"
@@ -65,17 +71,11 @@ def find_browser() -> str:
     return found
 
 
-def inspect(page: Page, address: str, theme: str, heard: list[str]) -> list[str]:
-    """Open one page in one theme and return its faults; ``heard`` is what the browser reports meanwhile."""
-    heard.clear()
-    page.goto(address, wait_until="load")
-    page.evaluate(SETTLED)
-    shown = page.evaluate("() => document.documentElement.dataset.theme")
-    wrong_theme = [] if shown == theme else [f"shows the {shown} theme instead of {theme}"]
-    page.evaluate("() => { for (const i of document.images) i.loading = 'eager' }")
-    page.wait_for_function("() => [...document.images].every(i => i.complete)")
-    page.evaluate("() => { for (const d of document.querySelectorAll('details')) d.open = true }")
-    return [*wrong_theme, *heard, *page.evaluate(INSPECT)]
+def inspect(page: Page, theme: str) -> list[str]:
+    """Show the open page in one theme, with all that is folded unfolded, and return its faults."""
+    page.evaluate(SHOW, theme)
+    page.wait_for_function("() => [...document.images].every(image => image.complete)")
+    return page.evaluate(INSPECT)
 
 
 def dead_links(links: dict[str, list[str]], ids: dict[str, set[str]]) -> list[str]:
@@ -104,28 +104,27 @@ def check(html: Path, screenshots: Path | None) -> list[str]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
         for width in WIDTHS:
-            for theme in THEMES:
-                context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)
-                context.add_init_script(
-                    f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')"
-                )
-                page, heard = context.new_page(), []
-                page.on(
-                    "console",
-                    lambda m, heard=heard: heard.append(f"console: {m.text}") if m.type == "error" else None,
-                )
-                page.on("pageerror", lambda e, heard=heard: heard.append(f"exception: {e}"))
-                page.on("requestfailed", lambda r, heard=heard: heard.append(f"does not load: {r.url}"))
-                for path in pages:
-                    name, address = path.relative_to(html).as_posix(), path.as_uri()
-                    found = inspect(page, address, theme, heard)
-                    faults += [f"{name} ({width} px, {theme}): {fault}" for fault in found]
-                    links[name] = page.evaluate(LINKS)
-                    ids[page.url.split("#")[0]] = set(page.evaluate(IDS))
+            context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)
+            page, heard = context.new_page(), []
+            page.on(
+                "console", lambda m, heard=heard: heard.extend([f"console: {m.text}"] * (m.type == "error"))
+            )
+            page.on("pageerror", lambda error, heard=heard: heard.append(f"exception: {error}"))
+            page.on("requestfailed", lambda r, heard=heard: heard.append(f"does not load: {r.url}"))
+            for path in pages:
+                name = path.relative_to(html).as_posix()
+                page.goto(path.as_uri())
+                page.evaluate(SETTLED)
+                for theme in THEMES:
+                    heard += inspect(page, theme)
+                    faults += [f"{name} ({width} px, {theme}): {fault}" for fault in heard]
+                    heard.clear()
                     if screenshots:
                         shot = f"{name.removesuffix('.html').replace('/', '-')}-{width}-{theme}.png"
                         page.screenshot(path=screenshots / shot, full_page=True)
-                context.close()
+                links[name] = page.evaluate(LINKS)
+                ids[page.url.split("#")[0]] = set(page.evaluate(IDS))
+            context.close()
         browser.close()
     print(f"looked at {len(pages)} pages, {len(WIDTHS)} widths, {len(THEMES)} themes")
     return faults + dead_links(links, ids)
