@@ -1,0 +1,1 @@
+"""Scores of embeddings; each module has one kind of question."""
