@@ -227,6 +227,7 @@ FAULTY = {
         "<img src='data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA='>",
         "image without alternative text",
     ),
+    "name.html": ("<img src='none.png' alt='_images/none.png'>", "image without alternative text"),
     "link.html": ("<a href='none.html'>x</a>", "dead link"),
     "anchor.html": ("<a href='good.html#none'>x</a>", "link to a missing anchor"),
     "wide.html": ("<p style='width: 600px'>x</p>", "page is"),
