@@ -62,8 +62,8 @@ def poisson_loss(
         Mean over the measured genes of each sample, then over samples.
     """
     log_rate, log_target = log_rate.float(), log_target.float()
-    cost = torch.exp(log_rate) - log_rate * torch.exp(log_target)
     if measured is None:
-        return cost.mean()
-    cost = torch.where(measured, cost, 0.0)
+        return (torch.exp(log_rate) - log_rate * torch.exp(log_target)).mean()
+    log_target = torch.where(measured, log_target, 0.0)  # also here: 0 * inf in the gradient would be NaN
+    cost = torch.where(measured, torch.exp(log_rate) - log_rate * torch.exp(log_target), 0.0)
     return (cost.sum(-1) / measured.expand_as(cost).sum(-1)).mean()

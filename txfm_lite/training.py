@@ -216,6 +216,13 @@ class _Stream:
     def __len__(self) -> int:
         return self.steps
 
+    # Lightning asks a loader that can resume for its state; ours follows from the step alone.
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, _: dict[str, Any]) -> None:
+        pass
+
     def __iter__(self) -> Iterator[Batch]:
         epoch, batch = divmod(self.first, len(self.loader))
         self.loader.load_state_dict({**self.loader.state_dict(), "epoch": epoch, "batch": batch})

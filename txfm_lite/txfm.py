@@ -25,7 +25,8 @@ three choices end that quickly (the chapter on pretraining shows it):
 
 - ``codebook_std = 1``: gene vectors as large as values, or layer normalisation hides which gene a token is;
 - ``value_gain = sqrt(d)``: the one value coordinate speaks as loudly as the d - 1 coordinates beside it;
-- :meth:`TxFM.start_from_profile`: the decoder's bias starts at the mean profile instead of learning it first.
+- :meth:`TxFM.start_from_profile`: the decoder's bias starts at the mean profile instead of learning it first
+  (and no gene starts with a logit below zero, where the activation has no gradient).
 """
 
 from __future__ import annotations
@@ -195,10 +196,12 @@ class TxFM(nn.Module):
             found = f"{len(genes):,} genes, {len(set(genes)):,} distinct"
             raise ValueError(f"the vocabulary has {found}; the config asks for {config.n_genes:,}")
         self.config, self.genes = config, None if genes is None else [str(g) for g in genes]
-        d, drop = config.d_model, torch.linspace(0, config.drop_path, config.n_blocks).tolist()
+        d, last = config.d_model, max(config.n_blocks - 1, 1)
         self.codebook = nn.Embedding(config.n_genes, d - 1)
         self.cls = nn.Parameter(torch.zeros(1, 1, d))
-        self.blocks = nn.ModuleList(Block(config, p) for p in drop)
+        self.blocks = nn.ModuleList(
+            Block(config, config.drop_path * i / last) for i in range(config.n_blocks)
+        )
         self.norm = nn.LayerNorm(d)
         self.decoder = nn.Sequential(nn.Linear(d, d), *(Residual(d) for _ in range(config.decoder_blocks)))
         self.gene_head = nn.Linear(d, config.n_genes)  # its weight rows are the "decoder gene vectors"

@@ -1,0 +1,114 @@
+"""From AnnData to embedding: the right gene in the right column, the right row for each cell."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+from anndata import AnnData
+
+from txfm_lite.baselines import CorpusPCA, embed_log_counts
+from txfm_lite.corpus import Corpus
+from txfm_lite.curate import Rules, build
+from txfm_lite.embed import align, embed
+from txfm_lite.txfm import TxFM, TxFMConfig
+
+GENES = [f"G{i}" for i in range(12)]
+
+
+@pytest.fixture
+def adata() -> AnnData:
+    rng = np.random.default_rng(0)
+    names = [*GENES[:8][::-1], "X1", "X2"]  # 8 of the vocabulary, backwards, and two that it lacks
+    counts = rng.poisson(4, size=(9, 10)) + 1
+    matched = np.r_[np.ones(9, bool), False]
+    return AnnData(
+        sp.csr_matrix(counts.astype(np.float32)),
+        pd.DataFrame(index=[f"c{i}" for i in range(9)]),
+        pd.DataFrame({"matched": matched}, index=names),
+    )
+
+
+@pytest.fixture
+def model() -> TxFM:
+    torch.manual_seed(0)
+    config = TxFMConfig(n_genes=12, d_model=8, n_blocks=2, n_heads=2, n_revealed=4)
+    return TxFM(config, GENES).eval()
+
+
+def test_align_against_pandas(adata):
+    counts, measured, library_size = align(adata, GENES)
+    frame = adata.to_df().reindex(columns=GENES)
+    np.testing.assert_array_equal(counts.toarray(), frame.fillna(0))
+    np.testing.assert_array_equal(measured, frame.notna().all())
+    np.testing.assert_array_equal(library_size, adata.to_df().drop(columns="X2").sum(axis=1))
+
+
+def test_align_refuses_foreign_ids(adata):
+    with pytest.raises(ValueError, match=r"none of the 10 genes \(G7, G6, G5"):
+        align(adata, ["ENSG1", "ENSG2"])
+
+
+def test_embed_by_hand(adata, model):
+    result = embed(adata, model)
+    assert result is adata.obsm["X_txfm"] and result.shape == (9, 8)
+    total = adata.to_df().drop(columns="X2").sum(axis=1).to_numpy()
+    x = np.log1p(adata.to_df()[GENES[:8]].to_numpy() * 1e5 / total[:, None]).astype(np.float32)
+    with torch.no_grad():
+        by_hand = model.encode(torch.from_numpy(x), torch.arange(8).expand(9, -1))
+    np.testing.assert_allclose(result, by_hand, atol=1e-5)
+
+
+def test_batch_size_and_order_do_not_matter(adata, model):
+    reference = embed(adata, model).copy()
+    np.testing.assert_allclose(embed(adata, model, batch_size=2), reference, atol=1e-5)
+    order = np.random.default_rng(1).permutation(9)
+    np.testing.assert_allclose(embed(adata[order].copy(), model), reference[order], atol=1e-5)
+
+
+def test_embed_from_some_genes(adata, model):
+    some = embed(adata, model, n_genes=5, seed=1).copy()
+    np.testing.assert_array_equal(embed(adata, model, n_genes=5, seed=1), some)
+    assert not np.allclose(embed(adata, model, n_genes=5, seed=2), some)
+    assert model.training is False
+
+
+def test_embed_needs_a_vocabulary(adata):
+    with pytest.raises(ValueError, match="no vocabulary"):
+        embed(adata, TxFM(TxFMConfig(n_genes=3, d_model=8, n_heads=2, n_blocks=1)))
+
+
+def test_log_counts_baseline(adata):
+    total = adata.to_df().drop(columns="X2").sum(axis=1).to_numpy()
+    expected = np.log1p(adata.to_df()[GENES[:8]].to_numpy() * 1e5 / total[:, None])
+    np.testing.assert_allclose(embed_log_counts(adata, GENES), expected, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Corpus:
+    rng, studies = np.random.default_rng(0), {}
+    for name, genes in (("one", GENES), ("two", GENES[:9])):
+        counts = sp.csr_matrix(rng.poisson(3, size=(40, len(genes))).astype(np.float32))
+        obs = pd.DataFrame({"batch": "b", "cell_type": "t"}, index=[f"{name}{i}" for i in range(40)])
+        var = pd.DataFrame({"matched": True}, index=genes)
+        source = {"dataset": name, "role": "train", "units": "UMI counts", "modality": "single-cell RNA"}
+        studies[name] = AnnData(counts, obs, var, uns={"source": source})
+    rules = Rules(min_cells=1, min_genes=1, min_measured_genes=1, validation_fraction=0)
+    return build(tmp_path_factory.mktemp("corpus") / "c", studies, rules)
+
+
+def test_corpus_pca_against_numpy(corpus, adata):
+    pca = CorpusPCA(corpus, n_components=3)
+    x = np.log1p(corpus.csr().toarray() * 1e5 / corpus.library_size[:, None])
+    x[~corpus.measured[corpus.dataset]] = np.nan
+    mean = np.nanmean(x, axis=0)
+    x = np.where(np.isnan(x), mean, x)
+    _, _, axes = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
+    order = [GENES.index(g) for g in corpus.genes]
+    mine = embed_log_counts(adata, GENES)
+    full = np.tile(mean, (9, 1))
+    for column, gene in enumerate(GENES[:8]):
+        full[:, list(corpus.genes).index(gene)] = mine[:, column]
+    expected = (full - x.mean(axis=0)) @ axes[:3].T
+    np.testing.assert_allclose(np.abs(pca.embed(adata)), np.abs(expected), atol=1e-2)
+    assert sorted(order) == list(range(12))
