@@ -49,7 +49,8 @@ def local_data() -> Path:
 @pytest.fixture(scope="session")
 def loaded(local_data):
     """`datasets.load` that keeps what it loaded, because several tests look at the same matrices."""
-    return functools.cache(datasets.load)
+    kept = functools.cache(datasets.load)
+    return lambda name, part=None: kept(name, part or manifests.read(name).default_part)
 
 
 class Damaged:

@@ -305,4 +305,7 @@ def _identify_genes(adata: AnnData, resolver: genes.Resolver, units: str, label:
         ones, rows = np.ones(len(codes), dtype=x.dtype), np.arange(len(codes))
         x = _as_csr(x @ sp.csr_matrix((ones, (rows, codes)), shape=(len(codes), len(unique))))
     layers = None if units in ADDITIVE_UNITS else dict(adata.layers)
+    if units in COUNT_UNITS:
+        per_gene = np.asarray(x.sum(axis=0, dtype=np.float64)).ravel()
+        report["matched_counts"] = float(per_gene[var["matched"]].sum() / per_gene.sum())
     return AnnData(x, adata.obs, var, obsm=dict(adata.obsm), uns=dict(adata.uns), layers=layers), report
