@@ -36,58 +36,70 @@ def knn_accuracy(
         Mean over the labels of the share classified correctly (balanced accuracy: guessing gives one over the
         number of labels, whatever their frequencies). NaN if no query cell counts.
     """
-    import pandas as pd
-    from sklearn.metrics import recall_score
-    from sklearn.neighbors import KNeighborsClassifier
-
-    labels, queries = (pd.Series(np.asarray(x, dtype=object)) for x in (reference_labels, query_labels))
-    known = labels.notna().to_numpy()
-    counted = queries.isin(labels[known]).to_numpy() & queries.notna().to_numpy()
-    if not counted.any():
-        return float("nan")
-    n_neighbors = min(n_neighbors, int(known.sum()))
-    classifier = KNeighborsClassifier(n_neighbors, metric="cosine")
-    classifier.fit(np.asarray(reference)[known], labels[known].astype(str))
-    truth = queries[counted].astype(str)
-    predicted = classifier.predict(np.asarray(query)[counted])
-    return float(recall_score(truth, predicted, labels=truth.unique(), average="macro", zero_division=0))
+    truth, predicted = _classify(reference, reference_labels, query, query_labels, n_neighbors)
+    return _balanced_accuracy(truth, predicted)
 
 
 def knn_across_batches(
     embedding: np.ndarray, labels: pd.Series, batches: pd.Series, n_neighbors: int = 15
-) -> pd.Series:
+) -> float:
     """Classify the cells of each batch by their nearest neighbours among the cells of all other batches.
 
     Parameters
     ----------
     embedding : ndarray, shape (n, d)
     labels, batches : Series or array of str, shape (n,)
-        Missing labels leave a cell out.
+        A cell whose label or batch is missing is left out.
     n_neighbors : int
 
     Returns
     -------
-    Series, shape (number of batches,)
-        Balanced accuracy (see :func:`knn_accuracy`) per batch; batches without a label that others share are
-        left out. Its mean is the score.
+    float
+        Balanced accuracy over all cells that have a label which another batch has too.
 
     Raises
     ------
     ValueError
-        If the lengths differ, or no batch can be classified.
+        If the lengths differ, or no label occurs in two batches.
     """
     import pandas as pd
 
     labels, batches = (np.asarray(x, dtype=object) for x in (labels, batches))
     if not len(embedding) == len(labels) == len(batches):
         raise ValueError(f"{len(embedding)} embeddings, {len(labels)} labels, {len(batches)} batches")
-    scores = {}
-    for batch in pd.unique(batches[pd.notna(batches)]):
+    known = pd.notna(labels) & pd.notna(batches)
+    embedding, labels, batches = np.asarray(embedding)[known], labels[known], batches[known]
+    truth, predicted = [], []
+    for batch in pd.unique(batches):
         inside = batches == batch
-        scores[batch] = knn_accuracy(
-            embedding[~inside], labels[~inside], embedding[inside], labels[inside], n_neighbors
-        )
-    result = pd.Series(scores, dtype=float).dropna()
-    if result.empty:
+        if not inside.all():
+            pair = embedding[~inside], labels[~inside], embedding[inside], labels[inside]
+            for total, part in zip((truth, predicted), _classify(*pair, n_neighbors), strict=True):
+                total.extend(part)
+    if not truth:
         raise ValueError("no label occurs in two batches: nothing can be classified across batches")
-    return result
+    return _balanced_accuracy(truth, predicted)
+
+
+def _classify(reference, reference_labels, query, query_labels, n_neighbors) -> tuple:
+    """Return the labels, true and predicted, of the query cells that count."""
+    import pandas as pd
+    from sklearn.neighbors import KNeighborsClassifier
+
+    labels, queries = (pd.Series(np.asarray(x, dtype=object)) for x in (reference_labels, query_labels))
+    known = labels.notna().to_numpy()
+    counted = queries.isin(labels[known]).to_numpy() & queries.notna().to_numpy()
+    if not counted.any():
+        return [], []
+    classifier = KNeighborsClassifier(min(n_neighbors, int(known.sum())), metric="cosine")
+    classifier.fit(np.asarray(reference)[known], labels[known].astype(str))
+    return queries[counted].astype(str).tolist(), classifier.predict(np.asarray(query)[counted]).tolist()
+
+
+def _balanced_accuracy(truth: list[str], predicted: list[str]) -> float:
+    from sklearn.metrics import recall_score
+
+    if not truth:
+        return float("nan")
+    # a predicted label that no query cell has is a mistake, not a class of its own
+    return float(recall_score(truth, predicted, labels=sorted(set(truth)), average="macro", zero_division=0))
