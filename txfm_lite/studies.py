@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .corpus import Corpus
     from .curate import Rules
 
-#: Held-out studies of whole transcriptomes with labels in several batches: dataset -> (part, what a batch is).
+#: Held-out studies of whole transcriptomes with labels in several batches: dataset -> (part, batches).
 HELD_OUT = {
     "sc_mixology": ("single_cells", "plates and protocols"),
     "darmanis_brain": ("main", "tissue samples"),
