@@ -7,7 +7,7 @@ PROFILE ?= book
 
 ifndef PY
 PY := .venv/bin/python
-# one stamp per content of the two files: a change of either makes the environment anew
+# one stamp per content of the two files: a change of either brings the environment up to date
 ENVIRONMENT := .venv/installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 endif
 
