@@ -63,7 +63,7 @@ cfg = notebook.resolve(
         "full": {"n_genes": 20_000},
     },
 )
-notebook.banner()
+notebook.banner(stand_ins=False)  # or studies.stand_ins(cfg.data), for a chapter on real studies
 plots.style()
 cfg
 

@@ -82,13 +82,10 @@ def shown(monkeypatch):
     return pieces
 
 
-@pytest.mark.parametrize("source, boxes", [("embedded", 1), ("local", 0), ("network", 0)])
-def test_the_banner_shows_only_with_embedded_data(monkeypatch, shown, source, boxes):
-    from txfm_lite import datasets
-
-    monkeypatch.setattr(datasets, "source", lambda names: source)
-    notebook.banner()
-    assert len(shown) == boxes and all("Embedded data" in box for box in shown)
+@pytest.mark.parametrize("stand_ins, boxes", [(True, 1), (False, 0)])
+def test_the_banner_shows_only_with_simulated_studies(shown, stand_ins, boxes):
+    notebook.banner(stand_ins)
+    assert len(shown) == boxes and all("simulated studies" in box for box in shown)
 
 
 def test_provenance_names_all_that_made_the_numbers(shown):

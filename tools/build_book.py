@@ -34,6 +34,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent))
 import notebooks
 
+LIVE = "application/vnd.jupyter.widget-view+json"  # an output that needs a running kernel
 STAMP = "txfm_lite"  # key of our entry in an executed notebook's metadata
 ANNOUNCEMENT = (
     "This copy of the book was built without the real data: simulated and bundled sample data stand in, and "
@@ -118,6 +119,8 @@ def execute(source: Path, target: Path, cwd: Path, profile: str, now: dict[str, 
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":  # progress bars are for live readers; on a page they would stand at 0 %
+            cell.outputs = [o for o in cell.outputs if LIVE not in o.get("data", {})]
     day = time.strftime("%Y-%m-%d", time.gmtime())
     notebook.metadata[STAMP] = {"ingredients": now, "minutes": (time.time() - start) / 60, "day": day}
     nbformat.write(notebook, unfinished)

@@ -145,23 +145,16 @@ def _defaults(name: str, profiles: Mapping[str, Mapping]) -> str:
     return f" ({', '.join(values)})" if values else ""
 
 
-def banner(names: Iterable[str] | None = None) -> None:
-    """Show a warning box when the data in use are the embedded ones; show nothing otherwise.
-
-    Parameters
-    ----------
-    names
-        The datasets that the notebook needs; by default all training sets.
-    """
+def banner(stand_ins: bool) -> None:
+    """Show a warning box when simulated studies stand in for the real ones; show nothing otherwise."""
     from IPython.display import HTML, display
 
-    from txfm_lite import datasets
-
-    if datasets.source(names) == "embedded":
+    if stand_ins:
         text = (
-            "This run could reach neither a local data directory nor the public files. It shows simulated "
-            "data and a small sample that comes with scanpy: the code runs, the numbers say nothing about "
-            "biology. Set <code>TXFM_LITE_DATA</code> or connect to the internet, and run it again."
+            "This run shows simulated studies: either a small profile was asked for, or neither a local data "
+            "directory nor the public files could be reached. The code runs; the numbers say nothing about "
+            "biology. For the real data, set <code>TXFM_LITE_DATA</code> or connect to the internet, and run "
+            "the <code>book</code> profile."
         )
         title = '<p class="admonition-title">Embedded data</p>'
         display(HTML(f'<div class="admonition warning">{title}<p>{text}</p></div>'))
@@ -233,8 +226,16 @@ def _device() -> str:
 
 def _versions() -> list[str]:
     names = ("txfm_lite", "numpy", "scipy", "pandas", "anndata", "scanpy", "sklearn", "torch", "lightning")
-    loaded = [f"{name} {sys.modules[name].__version__}" for name in names if name in sys.modules]
+    loaded = [f"{name} {_version(name)}" for name in names if name in sys.modules]
     return [f"Python {platform.python_version()}", *loaded]
+
+
+def _version(module: str) -> str:
+    distribution = {"txfm_lite": "txfm-lite", "sklearn": "scikit-learn"}.get(module, module)
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:  # used from its folder, without being installed
+        return sys.modules[module].__version__
 
 
 def _peak_memory() -> float:

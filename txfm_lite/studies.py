@@ -29,35 +29,37 @@ SIMULATED = tuple(f"simulated_{x}" for x in "abcde")
 SIMULATED_HELD_OUT = {"simulated_f": ("main", "simulated batches")}
 
 
-def embedded() -> bool:
-    """Tell whether stand-ins are in use: some training file is neither here nor to be downloaded."""
-    return datasets.source() == "embedded"
+def stand_ins(data: str = "real") -> bool:
+    """Tell whether simulated studies are in use: asked for, or because some file cannot be had."""
+    return data == "simulated" or datasets.source() == "embedded"
 
 
-def training_corpus(rules: Rules | None = None, path: str | Path | None = None) -> Corpus:
-    """Build DiverseRNA-mini, or open it if it is there; the simulated studies take its place if need be.
+def training_corpus(path: str | Path | None = None, data: str = "real", rules: Rules | None = None) -> Corpus:
+    """Build DiverseRNA-mini, or open it if it is there; or build the corpus of the simulated studies.
 
     Parameters
     ----------
+    path : path, optional
+        By default a folder in the cache.
+    data : str
+        "real", or "simulated" to want the stand-ins.
     rules : Rules, optional
         By default :data:`txfm_lite.curate.MINI`. For the simulated studies, which have fewer genes, the
         thresholds on genes are lowered.
-    path : path, optional
-        By default a folder in the cache.
     """
     from . import diverserna
     from .curate import MINI, build
 
     rules = rules or MINI
     folder = cache_directory() / "corpora"
-    if not embedded():
+    if not stand_ins(data):
         return diverserna.diverserna_mini(path or folder / "diverserna-mini", rules)
     rules = replace(rules, min_measured_genes=500, min_genes=100)
     loaders = {name: partial(datasets.load, name) for name in SIMULATED}
     return build(path or folder / "simulated", loaders, rules, overwrite=True)
 
 
-def held_out() -> dict[str, AnnData]:
-    """Load the held-out studies, by name."""
-    chosen = SIMULATED_HELD_OUT if embedded() else HELD_OUT
+def held_out(data: str = "real") -> dict[str, AnnData]:
+    """Load the held-out studies, by name; `data` as in :func:`training_corpus`."""
+    chosen = SIMULATED_HELD_OUT if stand_ins(data) else HELD_OUT
     return {name: datasets.load(name, part) for name, (part, _) in chosen.items()}

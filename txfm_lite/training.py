@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,9 +39,10 @@ class TrainConfig:
     batch_size: int = 1536
     learning_rate: float = 1e-3  # the peak of one cosine cycle with 10 % warm-up
     seed: int = 0
+    start_from_profile: bool = True  # open: the decoder's bias begins at the corpus' mean profile
     validate_every: int = 500  # steps
     checkpoint_minutes: float = 10.0
-    n_validation: int = 1024  # validation samples per look, the same ones each time
+    n_validation: int = 512  # validation samples per look, the same ones each time
 
     def __post_init__(self):
         for field in ("steps", "batch_size", "validate_every", "n_validation", "learning_rate"):
@@ -86,7 +88,8 @@ class Pretraining(lightning.LightningModule):
         self.register_buffer("measured", torch.from_numpy(np.array(corpus.measured)), persistent=False)
         profile = mean_profile(corpus, model.config.library_size)
         self.register_buffer("log_profile", torch.from_numpy(np.log1p(profile)).float(), persistent=False)
-        model.start_from_profile(torch.from_numpy(profile).float())
+        if config.start_from_profile:
+            model.start_from_profile(torch.from_numpy(profile).float())
         self._losses: list[torch.Tensor] = []
         self._validation: list[tuple[int, torch.Tensor]] = []
         self._minutes, self._started = 0.0, time.monotonic()
@@ -145,7 +148,7 @@ class Pretraining(lightning.LightningModule):
         self._validation.clear()
         self.log_dict({k: row[k] for k in ("explained", "probe")}, prog_bar=True, logger=False)
 
-    def _probe(self, n_reference: int = 600, n_shown: int = 512) -> float:
+    def _probe(self, n_cells: int = 400, n_shown: int = 1024) -> float:
         """Return the mean, over the training datasets that allow it, of held-out batches' kNN accuracy."""
         from .embed import encode
         from .evaluate.cells import knn_accuracy
@@ -158,7 +161,7 @@ class Pretraining(lightning.LightningModule):
             query = query[np.isin(corpus.cell_type[query], corpus.cell_type[reference])]
             if not query.size:
                 continue
-            query, reference = (rng.permutation(x)[:n_reference] for x in (query, reference))
+            query, reference = (rng.permutation(x)[:n_cells] for x in (query, reference))
             genes = rng.permutation(np.flatnonzero(corpus.measured[code]))[:n_shown]
             shown = torch.from_numpy(genes)
             vectors = [
@@ -315,6 +318,7 @@ def fit(
     if checkpoint.is_file():
         first = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
         log.info("%s: going on from step %d", checkpoint, first)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its remarks on devices and loggers
     gpu = torch.cuda.is_available()
     trainer = lightning.Trainer(
         **{
@@ -337,9 +341,12 @@ def fit(
     loader = BatchLoader(corpus, config.batch_size // trainer.world_size, **options)
     rows = np.random.default_rng(0).permutation(corpus.rows("validation"))[: config.n_validation]
     looks = BatchLoader(corpus, min(256, len(rows)), rows=rows, shuffle=False, drop_last=False)
-    if not first:
-        trainer.validate(module, looks, verbose=False)  # the untrained model is the first point of the curve
-    trainer.fit(module, _Stream(loader, config.steps, first), looks, ckpt_path=checkpoint if first else None)
+    stream = _Stream(loader, config.steps, first)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # between Lightning and torch
+        if not first:
+            trainer.validate(module, looks, verbose=False)  # untrained: the first point of the curve
+        trainer.fit(module, stream, looks, ckpt_path=checkpoint if first else None)
     history = pd.DataFrame(module.history)
     aside = path / "history.csv.partial"
     history.to_csv(aside, index=False)

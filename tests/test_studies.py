@@ -1,0 +1,43 @@
+"""Real studies or their stand-ins: the same kinds of objects either way."""
+
+import pytest
+
+from txfm_lite import curate, datasets, studies
+from txfm_lite.files import Unreachable
+
+
+@pytest.fixture
+def nothing_reachable(monkeypatch, tmp_path):
+    """A machine without local data, without a cache and without a network."""
+
+    def refuse(*args, **kwargs):
+        raise Unreachable("no network")
+
+    monkeypatch.delenv("TXFM_LITE_DATA", raising=False)
+    monkeypatch.setenv("TXFM_LITE_CACHE", str(tmp_path))
+    monkeypatch.setattr("txfm_lite.files._download", refuse)
+
+
+def test_stand_ins_where_nothing_is_reachable(nothing_reachable):
+    assert datasets.source() == "embedded"
+    assert studies.stand_ins() and set(studies.held_out()) == {"simulated_f"}
+    corpus = studies.training_corpus()
+    assert [d["name"] for d in corpus.datasets] == list(studies.SIMULATED)
+    assert len(corpus.rows("validation")) > 0
+    assert {d["modality"] for d in corpus.datasets} == {"single-cell RNA", "bulk RNA"}
+
+
+def test_stand_ins_when_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "source", lambda: "local")
+    assert studies.stand_ins("simulated") and not studies.stand_ins("real")
+    corpus = studies.training_corpus(tmp_path / "c", "simulated")
+    assert corpus.n_samples > 1000 and corpus.path == tmp_path / "c"
+
+
+def test_held_out_studies_are_real_and_may_not_train(local_data):
+    held_out = studies.held_out()
+    assert set(held_out) == {"sc_mixology", "darmanis_brain"}
+    for adata in held_out.values():
+        assert adata.obs["batch"].nunique() > 1 and adata.obs["cell_type"].nunique() > 1
+        with pytest.raises(ValueError, match="held_out"):
+            curate.check_trainable(adata)
