@@ -331,8 +331,9 @@ pd.DataFrame({"here, one seed": ours, "paper": dict(zip(ours, theirs, strict=Tru
 # 1. (easy) Give only one of the three choices back: set `value_gain=1.0` in `config`. Where does the probe go?
 #
 # :::{dropdown} Solution
-# The model starts on the floor but stays there: attention averages over genes without knowing which are high. Of the three, the
-# gain on the value is what makes the encoder look; the bias only saves the steps that the mean profile costs.
+# Learning starts later and gets less far: with seed 0, the model explains after half of the run what it otherwise
+# explains after a quarter, and the probe ends at 0.64 instead of 0.78. Attention first averages over genes without knowing which
+# are high.
 # :::
 #
 # 2. (medium) Embed the test cells from 256 random genes instead of all (`embed(adata, model, n_genes=256)`), with three seeds.
