@@ -94,11 +94,11 @@ roles
 # ## What is in a dataset?
 #
 # `datasets.load` gives every study the same face: whole counts in `X`, nine standard columns in `obs`, one identity per gene in
-# `var`. Here is one of the training studies.
+# `var`. Here is one of them.
 
 # %%
-name, part = ("simulated_a", "main") if stand_ins else ("kang_ifnb", "pbmc_ctrl")
-example = datasets.load(name, part)
+name = "pbmc68k_reduced" if stand_ins else "kang_ifnb"  # the former comes with scanpy
+example = datasets.load(name)
 print(datasets.describe(name))
 example.obs[["cell_type", "batch", "technology"]].head()
 

@@ -75,6 +75,7 @@ import torch
 from txfm_lite import TxFM, TxFMConfig, datasets, notebook, plots, studies, training
 from txfm_lite.baselines import CorpusPCA, embed_log_counts
 from txfm_lite.corpus import select_variable_genes
+from txfm_lite.corpus_writer import write_subset
 from txfm_lite.embed import embed
 from txfm_lite.evaluate.cells import knn_across_batches
 from txfm_lite.loader import BatchLoader
@@ -122,7 +123,7 @@ print(f"training on {device}")
 # %%
 corpus = studies.training_corpus(data=cfg.data)
 genes = select_variable_genes(corpus, cfg.n_genes)
-small = corpus.subset(folder / "corpus", genes=genes, overwrite=True)
+small = write_subset(corpus, folder / "corpus", genes=genes, overwrite=True)
 config = TxFMConfig.preset(
     "tiny", cfg.n_genes, d_model=cfg.d_model, n_blocks=cfg.n_blocks, n_revealed=cfg.n_revealed, n_heads=max(1, cfg.d_model // 16)
 )

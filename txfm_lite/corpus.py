@@ -238,19 +238,6 @@ class Corpus:
         indptr, indices, counts = self.read(rows)
         return csr_matrix((counts.astype(dtype), indices, indptr), shape=(len(rows), self.n_genes))
 
-    def subset(
-        self,
-        path: str | Path,
-        *,
-        genes: np.ndarray | None = None,
-        rows: np.ndarray | None = None,
-        overwrite: bool = False,
-    ) -> Corpus:
-        """Write a smaller corpus (see :func:`txfm_lite.corpus_writer.write_subset`) and open it."""
-        from .corpus_writer import write_subset
-
-        return write_subset(self, path, genes=genes, rows=rows, overwrite=overwrite)
-
     def verify(self) -> None:
         """Read every file and compare it with the hash taken when the corpus was finished.
 
