@@ -185,7 +185,7 @@ assert corpus.measured.any(axis=0).all()  # no gene in the vocabulary that nobod
 # $m \in \{0, 1\}^{D \times G}$ of what each of the $D$ datasets can report. A gene outside its dataset's mask is never shown to the
 # model and never scored.
 #
-# ## How different is "the same" gene's count?
+# ## How deep does a sample go?
 #
 # A library may hold a thousand molecules or a hundred million reads.
 
@@ -312,7 +312,7 @@ print(f"{ours[1] / ours[0]:.0f} times fewer samples than DiverseRNA-1.4M; {paper
 #
 # - Roles and checksums make "held out" a fact of the code: [tried above](#can-a-held-out-study-slip-in).
 # - Not measured is not zero: [the mask](#which-genes-does-everybody-measure) carries the difference.
-# - Depth spans five orders of magnitude; [one equation](#how-different-is-the-same-gene-s-count) puts all samples on one scale.
+# - Depth spans five orders of magnitude; [one equation](#how-deep-does-a-sample-go) puts all samples on one scale.
 #
 # **Next:** [pretraining on this corpus](30_pretrain.ipynb).
 #

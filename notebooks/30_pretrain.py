@@ -275,6 +275,7 @@ for ax, (name, methods) in zip(axes[0], results.items(), strict=True):
     ax.axvline(chance[name], color="black", ls=":", lw=1)
     ax.set(title=name.replace(" (", "\n("), xlim=(0, 1.02), xlabel=plots.label("balanced accuracy", "share"))
 axes[0, 0].set_yticks(range(len(methods)), list(reversed(methods)))
+axes[0, 0].set_ylim(-0.5, len(methods) - 0.5)
 plt.show()
 
 # %%
