@@ -194,7 +194,7 @@ assert perfect < floor < loss
 # We train one model with the usual scales and several with ours: same data, same steps.
 
 # %%
-look = max(1, cfg.steps // 10)
+look = max(10, cfg.steps // 10)
 schedule = dict(steps=cfg.steps, batch_size=cfg.batch_size, learning_rate=cfg.learning_rate, validate_every=look)
 usual = TxFMConfig(**{**vars(config), "codebook_std": 0.02, "layer_scale": 0.1, "value_gain": 1.0})
 seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
