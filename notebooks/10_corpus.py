@@ -36,8 +36,18 @@ except ImportError:
     from pathlib import Path
 
     # What is here stays as it is: another numpy or torch would break the kernel.
-    kept = ["numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "h5py", "torch"]
-    found = {d.metadata["Name"].lower(): d.version for d in metadata.distributions()}
+    kept = [
+        "numpy",
+        "scipy",
+        "pandas",
+        "scikit-learn",
+        "matplotlib",
+        "h5py",
+        "torch",
+    ]
+    found = {
+        d.metadata["Name"].lower(): d.version for d in metadata.distributions()
+    }
     pins = [f"{name}=={found[name]}\n" for name in kept if name in found]
     Path("kept.txt").write_text("".join(pins))
     pip = [sys.executable, "-m", "pip", "install", "-q", "-c", "kept.txt"]
@@ -73,7 +83,11 @@ cfg = notebook.resolve(
         "min_genes": (0, 20_000),
         "panels": ["drop", "scale"],
     },
-    profiles={"smoke": {"data": "simulated"}, "book": {"data": "real"}, "full": {"data": "real"}},
+    profiles={
+        "smoke": {"data": "simulated"},
+        "book": {"data": "real"},
+        "full": {"data": "real"},
+    },
 )
 stand_ins = studies.stand_ins(cfg.data)
 notebook.banner(stand_ins)
@@ -87,7 +101,11 @@ plots.style()
 
 # %%
 table = datasets.available().reset_index()
-roles = table.groupby("role").agg(datasets=("dataset", "nunique"), matrices=("part", "count"), samples=("n_obs", "sum"))
+roles = table.groupby("role").agg(
+    datasets=("dataset", "nunique"),
+    matrices=("part", "count"),
+    samples=("n_obs", "sum"),
+)
 roles
 
 # %% [markdown]
@@ -97,13 +115,16 @@ roles
 # `var`. Here is one of them.
 
 # %%
-name = "pbmc68k_reduced" if stand_ins else "kang_ifnb"  # the former comes with scanpy
+name = (
+    "pbmc68k_reduced" if stand_ins else "kang_ifnb"
+)  # the former comes with scanpy
 example = datasets.load(name)
 print(datasets.describe(name))
 example.obs[["cell_type", "batch", "technology"]].head()
 
 # %%
-print(f"{example.n_obs:,} cells x {example.n_vars:,} genes, {example.X.nnz / np.prod(example.shape):.1%} of the entries non-zero")
+filled = example.X.nnz / np.prod(example.shape)
+print(f"{example.n_obs:,} cells x {example.n_vars:,} genes, {filled:.1%} non-zero")
 assert (example.X.data == np.rint(example.X.data)).all()  # counts, not estimates
 pd.Series(example.uns["source"]["genes"], name="gene identity")
 
@@ -124,9 +145,17 @@ pd.Series(example.uns["source"]["genes"], name="gene identity")
 # 5. whole batches are held out for validation.
 
 # %%
-rules = dataclasses.replace(curate.MINI, min_cells=cfg.min_cells, min_genes=cfg.min_genes, panels=cfg.panels, seed=cfg.seed)
+rules = dataclasses.replace(
+    curate.MINI,
+    min_cells=cfg.min_cells,
+    min_genes=cfg.min_genes,
+    panels=cfg.panels,
+    seed=cfg.seed,
+)
 default = dataclasses.replace(rules, seed=0) == curate.MINI and cfg.seed == 0
-corpus = studies.training_corpus(None if default else "corpus-of-chapter-10", cfg.data, rules)
+corpus = studies.training_corpus(
+    None if default else "corpus-of-chapter-10", cfg.data, rules
+)
 corpus
 
 # %% [markdown]
@@ -141,14 +170,18 @@ kept = kept.sort_values("n_source", ascending=True)
 # %% mystnb={"figure": {"caption": "Samples in the source and samples kept, by dataset.", "name": "fig-kept"}, "image": {"alt": "Horizontal bars per training dataset: samples in the source in grey, samples kept in blue on top; nearly all samples are kept."}}
 fig, ax = plt.subplots(figsize=(6.5, 0.6 + 0.22 * len(kept)))
 ax.barh(kept.index, kept["n_source"], color="#CCCCCC", label="in the source")
-ax.barh(kept.index, kept["n_kept"], color=plots.colour("TxFM"), height=0.5, label="kept")
+ax.barh(
+    kept.index, kept["n_kept"], color=plots.colour("TxFM"), height=0.5, label="kept"
+)
 ax.set(xscale="log", xlabel=plots.label("samples", "number"))
 ax.legend(loc="lower right")
 plt.show()
 
 # %%
 lost = int((kept["n_source"] - kept["n_duplicates"] - kept["n_kept"]).sum())
-print(f"{kept['n_source'].sum():,} samples came in; {kept['n_duplicates'].sum():,} were already there, {lost:,} had too few genes")
+print(
+    f"{kept['n_source'].sum():,} samples came in; {kept['n_duplicates'].sum():,} were already there, {lost:,} had too few genes"
+)
 skipped = pd.DataFrame(corpus.info["skipped"], columns=["name", "reason"])
 skipped.groupby("reason", sort=False)["name"].agg(", ".join).to_frame("left out")
 
@@ -174,10 +207,18 @@ fig.colorbar(image, label=plots.label("shared genes", "share"), shrink=0.8)
 plt.show()
 
 # %%
-by_how_many = pd.Series(corpus.measured.sum(axis=0)).value_counts().sort_index(ascending=False)
+by_how_many = (
+    pd.Series(corpus.measured.sum(axis=0))
+    .value_counts()
+    .sort_index(ascending=False)
+)
 everywhere = int((corpus.measured.all(axis=0)).sum())
-print(f"{everywhere:,} of {corpus.n_genes:,} genes are measured by all {len(corpus.datasets)} datasets")
-assert corpus.measured.any(axis=0).all()  # no gene in the vocabulary that nobody measures
+print(
+    f"{everywhere:,} of {corpus.n_genes:,} genes are measured by all {len(corpus.datasets)} datasets"
+)
+assert corpus.measured.any(
+    axis=0
+).all()  # no gene in the vocabulary that nobody measures
 
 # %% [markdown]
 # **What we see.** An intersection would keep only those genes and throw the rest away; a union filled with zeros would tell the
@@ -193,12 +234,32 @@ assert corpus.measured.any(axis=0).all()  # no gene in the vocabulary that nobod
 rng = np.random.default_rng(cfg.seed)
 n_seen = np.diff(corpus.indptr)
 fig, ax = plt.subplots()
-for kind, look in {"single-cell RNA": ("TxFM", 0.25), "bulk RNA": ("PCA", 0.9)}.items():
+for kind, look in {
+    "single-cell RNA": ("TxFM", 0.25),
+    "bulk RNA": ("PCA", 0.9),
+}.items():
     codes = [i for i, d in enumerate(corpus.datasets) if d["modality"] == kind]
-    rows = [r for c in codes for r in rng.permutation(np.flatnonzero(corpus.dataset == c))[:300]]
+    rows = [
+        r
+        for c in codes
+        for r in rng.permutation(np.flatnonzero(corpus.dataset == c))[:300]
+    ]
     colour, marker = plots.colour(look[0]), plots.marker(look[0])
-    ax.scatter(corpus.library_size[rows], n_seen[rows], s=8, alpha=look[1], color=colour, marker=marker, label=kind)
-ax.set(xscale="log", yscale="log", xlabel=plots.label("library size", "counts"), ylabel=plots.label("genes seen", "number"))
+    ax.scatter(
+        corpus.library_size[rows],
+        n_seen[rows],
+        s=8,
+        alpha=look[1],
+        color=colour,
+        marker=marker,
+        label=kind,
+    )
+ax.set(
+    xscale="log",
+    yscale="log",
+    xlabel=plots.label("library size", "counts"),
+    ylabel=plots.label("genes seen", "number"),
+)
 ax.legend()
 plt.show()
 
@@ -216,8 +277,12 @@ rows = corpus.rows("train")[:1000]
 counts, total = corpus.csr(rows), corpus.library_size[rows]
 x = np.log1p(counts.multiply(1e5 / total[:, None]).toarray())
 assert x.shape == (len(rows), corpus.n_genes)
-assert np.all(np.expm1(x).sum(axis=1) <= 1e5 * (1 + 1e-6))  # at most L: some identified genes are outside the vocabulary
-print(f"values from 0 to {x.max():.1f}; the ceiling is log(1 + L) = {np.log1p(1e5):.1f}")
+assert np.all(
+    np.expm1(x).sum(axis=1) <= 1e5 * (1 + 1e-6)
+)  # at most L: some identified genes are outside the vocabulary
+print(
+    f"values from 0 to {x.max():.1f}; the ceiling is log(1 + L) = {np.log1p(1e5):.1f}"
+)
 
 # %% [markdown]
 # ## Can a held-out study slip in?
@@ -253,9 +318,15 @@ from txfm_lite.loader import BatchLoader
 start = time.perf_counter()
 again = Corpus.open(corpus.path)
 opened = time.perf_counter() - start
-batch = next(iter(BatchLoader(again, batch_size=64, seed=cfg.seed, in_memory=False)))
-print(f"{corpus.nbytes / 1e6:,.0f} MB of counts, opened in {opened * 1e3:.0f} ms; fingerprint {corpus.fingerprint[:12]}")
-print(f"one batch: {len(batch)} samples of {len(set(batch.dataset))} datasets, {len(batch.counts):,} non-zeros")
+batch = next(
+    iter(BatchLoader(again, batch_size=64, seed=cfg.seed, in_memory=False))
+)
+print(
+    f"{corpus.nbytes / 1e6:,.0f} MB of counts, opened in {opened * 1e3:.0f} ms; fingerprint {corpus.fingerprint[:12]}"
+)
+print(
+    f"one batch: {len(batch)} samples of {len(set(batch.dataset))} datasets, {len(batch.counts):,} non-zeros"
+)
 assert (batch.dense(again.n_genes) == again.csr(batch.row).toarray()).all()
 
 # %% [markdown]
@@ -265,12 +336,17 @@ assert (batch.dense(again.n_genes) == again.csr(batch.row).toarray()).all()
 
 # %%
 composition = diverserna.composition(corpus)
-shown = composition.fillna({"median_genes": 0, "median_library": 0}).set_index(["corpus", "dataset"])
-shown[["mode", "n_samples", "n_genes", "n_batches", "n_validation"]].style.format("{:,}", subset=["n_samples", "n_genes"], na_rep="–").format(na_rep="–", subset=["n_batches", "n_validation"])
+columns = ["mode", "n_samples", "n_genes", "n_batches", "n_validation"]
+shown = composition.set_index(["corpus", "dataset"])[columns].astype(object)
+shown.map(lambda v: "–" if pd.isna(v) else v if isinstance(v, str) else f"{v:,}")
 
 # %%
-ours, paper = (composition[composition["dataset"] == "total"][c].astype(int).tolist() for c in ("n_samples", "n_genes"))
-print(f"{ours[1] / ours[0]:.0f} times fewer samples than DiverseRNA-1.4M; {paper[0] / paper[1]:.0%} of its vocabulary")
+ours, paper = (
+    composition[composition["dataset"] == "total"][c].astype(int).tolist()
+    for c in ("n_samples", "n_genes")
+)
+print(f"{ours[1] / ours[0]:.0f} times fewer samples than DiverseRNA-1.4M")
+print(f"{paper[0] / paper[1]:.0%} of its vocabulary")
 
 # %% [markdown]
 # The recipe is the same; the ingredients are not. Ours are what anybody can fetch in minutes: mostly blood, where the paper has

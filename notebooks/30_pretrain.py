@@ -38,8 +38,18 @@ except ImportError:
     from pathlib import Path
 
     # What is here stays as it is: another numpy or torch would break the kernel.
-    kept = ["numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "h5py", "torch"]
-    found = {d.metadata["Name"].lower(): d.version for d in metadata.distributions()}
+    kept = [
+        "numpy",
+        "scipy",
+        "pandas",
+        "scikit-learn",
+        "matplotlib",
+        "h5py",
+        "torch",
+    ]
+    found = {
+        d.metadata["Name"].lower(): d.version for d in metadata.distributions()
+    }
     pins = [f"{name}=={found[name]}\n" for name in kept if name in found]
     Path("kept.txt").write_text("".join(pins))
     pip = [sys.executable, "-m", "pip", "install", "-q", "-c", "kept.txt"]
@@ -96,9 +106,36 @@ cfg = notebook.resolve(
         "run_dir": str,
     },
     profiles={
-        "smoke": dict(data="simulated", n_seeds=2, n_genes=300, d_model=16, n_blocks=1, n_revealed=64, batch_size=32, steps=40),
-        "book": dict(data="real", n_seeds=3, n_genes=1024, d_model=64, n_blocks=1, n_revealed=512, batch_size=128, steps=500),
-        "full": dict(data="real", n_seeds=3, n_genes=20_000, d_model=256, n_blocks=6, n_revealed=1024, batch_size=256, steps=20_000),
+        "smoke": dict(
+            data="simulated",
+            n_seeds=2,
+            n_genes=300,
+            d_model=16,
+            n_blocks=1,
+            n_revealed=64,
+            batch_size=32,
+            steps=40,
+        ),
+        "book": dict(
+            data="real",
+            n_seeds=3,
+            n_genes=1024,
+            d_model=64,
+            n_blocks=1,
+            n_revealed=512,
+            batch_size=128,
+            steps=500,
+        ),
+        "full": dict(
+            data="real",
+            n_seeds=3,
+            n_genes=20_000,
+            d_model=256,
+            n_blocks=6,
+            n_revealed=1024,
+            batch_size=256,
+            steps=20_000,
+        ),
     },
 )
 stand_ins = studies.stand_ins(cfg.data)
@@ -106,7 +143,11 @@ notebook.banner(stand_ins)
 plots.style()
 # Give a folder as `run_dir` to keep the runs: a stopped one goes on where it stood, a finished one is only opened.
 folder = Path(cfg.run_dir or tempfile.mkdtemp(prefix="txfm-"))
-device = "a GPU, in bf16 where it can" if torch.cuda.is_available() else f"the CPU, {torch.get_num_threads()} threads, in float32"
+device = (
+    "a GPU, in bf16 where it can"
+    if torch.cuda.is_available()
+    else f"the CPU, {torch.get_num_threads()} threads, in float32"
+)
 print(f"training on {device}")
 
 # %% [markdown]
@@ -125,12 +166,18 @@ corpus = studies.training_corpus(data=cfg.data)
 genes = select_variable_genes(corpus, cfg.n_genes)
 small = write_subset(corpus, folder / "corpus", genes=genes, overwrite=True)
 config = TxFMConfig.preset(
-    "tiny", cfg.n_genes, d_model=cfg.d_model, n_blocks=cfg.n_blocks, n_revealed=cfg.n_revealed, n_heads=max(1, cfg.d_model // 16)
+    "tiny",
+    cfg.n_genes,
+    d_model=cfg.d_model,
+    n_blocks=cfg.n_blocks,
+    n_revealed=cfg.n_revealed,
+    n_heads=max(1, cfg.d_model // 16),
 )
 torch.manual_seed(cfg.seed)
 model = TxFM(config, genes)
 print(small)
-print(f"TxFM with {model.n_parameters / 1e6:.2f} million parameters: {cfg.n_blocks} blocks, d = {cfg.d_model}, K = {cfg.n_revealed}")
+print(f"TxFM with {model.n_parameters / 1e6:.2f} million parameters:")
+print(f"{cfg.n_blocks} blocks, d = {cfg.d_model}, K = {cfg.n_revealed}")
 
 # %% [markdown]
 # ## What does one step do?
@@ -148,15 +195,22 @@ from txfm_lite.objectives import poisson_loss
 from txfm_lite.txfm import log_normalise, reveal
 
 batch = next(iter(BatchLoader(small, batch_size=4, seed=cfg.seed)))
-x = log_normalise(torch.from_numpy(batch.dense(cfg.n_genes)), torch.from_numpy(batch.library_size).float())
+x = log_normalise(
+    torch.from_numpy(batch.dense(cfg.n_genes)),
+    torch.from_numpy(batch.library_size).float(),
+)
 measured = torch.from_numpy(small.measured[batch.dataset])
 
 with torch.no_grad():
-    shown, valid = reveal(measured, cfg.n_revealed)  # which genes the encoder may see
+    shown, valid = reveal(
+        measured, cfg.n_revealed
+    )  # which genes the encoder may see
     e = model.encode(x.gather(1, shown), shown, valid)  # one vector per cell
     predicted = model.decode(e)  # log-rates of all genes
     loss = poisson_loss(predicted, x, measured)
-print(f"x {tuple(x.shape)} -> shown {tuple(shown.shape)} -> e {tuple(e.shape)} -> predicted {tuple(predicted.shape)}; loss {loss:.1f}")
+shapes = {"x": x, "shown": shown, "e": e, "predicted": predicted}
+print(" -> ".join(f"{name} {tuple(t.shape)}" for name, t in shapes.items()))
+print(f"loss {loss:.1f}")
 assert measured.gather(1, shown)[valid].all()  # an unmeasured gene is never shown
 
 # %% [markdown]
@@ -172,10 +226,14 @@ assert measured.gather(1, shown)[valid].all()  # an unmeasured gene is never sho
 # other batches. Both are computed on validation batches, never on the test studies further down.
 
 # %%
-profile_counts = torch.from_numpy(training.mean_profile(small, config.library_size)).float()
+profile_counts = torch.from_numpy(
+    training.mean_profile(small, config.library_size)
+).float()
 floor = poisson_loss(torch.log1p(profile_counts).expand_as(x), x, measured)
 perfect = poisson_loss(x, x, measured)
-print(f"these {len(batch)} cells: untrained {loss:.1f}, mean profile {floor:.1f}, perfect {perfect:.1f}")
+print(
+    f"these {len(batch)} cells: untrained {loss:.1f}, mean profile {floor:.1f}, perfect {perfect:.1f}"
+)
 assert perfect < floor < loss
 
 # %% [markdown]
@@ -195,40 +253,85 @@ assert perfect < floor < loss
 
 # %%
 look = max(10, cfg.steps // 10)
-schedule = dict(steps=cfg.steps, batch_size=cfg.batch_size, learning_rate=cfg.learning_rate, validate_every=look)
-usual = TxFMConfig(**{**vars(config), "codebook_std": 0.02, "layer_scale": 0.1, "value_gain": 1.0})
+schedule = dict(
+    steps=cfg.steps,
+    batch_size=cfg.batch_size,
+    learning_rate=cfg.learning_rate,
+    validate_every=look,
+)
+usual = TxFMConfig(
+    **{**vars(config), "codebook_std": 0.02, "layer_scale": 0.1, "value_gain": 1.0}
+)
 seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
 
 runs = {
-    s: training.fit(small, config, training.TrainConfig(seed=s, **schedule), folder / f"seed-{s}", progress=False) for s in seeds
+    s: training.fit(
+        small,
+        config,
+        training.TrainConfig(seed=s, **schedule),
+        folder / f"seed-{s}",
+        progress=False,
+    )
+    for s in seeds
 }
 plain = training.TrainConfig(seed=cfg.seed, start_from_profile=False, **schedule)
-contrast = training.fit(small, usual, plain, folder / "usual-scales", progress=False)
-pd.concat({s: run.history.iloc[[0, -1]] for s, run in runs.items()}, names=["seed"]).droplevel(1).round(3)
+contrast = training.fit(
+    small, usual, plain, folder / "usual-scales", progress=False
+)
+pd.concat(
+    {s: run.history.iloc[[0, -1]] for s, run in runs.items()}, names=["seed"]
+).droplevel(1).round(3)
 
 # %% mystnb={"figure": {"caption": "Left: share explained beyond the mean profile, on validation batches. Right: the probe on held-out batches of the training studies. Blue: our scales, one line per seed; grey: the usual scales.", "name": "fig-plateau"}, "image": {"alt": "Two line charts against samples seen, explained share and probe accuracy: the blue lines of our scales rise early, the grey dashed line of the usual scales later."}}
 fig, axes = plt.subplots(1, 2, figsize=(7, 3.2))
-for ax, column, title in zip(axes, ["explained", "probe"], ["explained", "balanced accuracy"], strict=True):
+for ax, column, title in zip(
+    axes, ["explained", "probe"], ["explained", "balanced accuracy"], strict=True
+):
     for run in runs.values():
-        ax.plot(run.history["samples"], run.history[column], color=plots.colour("TxFM"), marker="o", ms=3)
-    ax.plot(contrast.history["samples"], contrast.history[column], color=plots.colour("log counts"), ls="--", marker="^", ms=3)
-    ax.set(xlabel=plots.label("samples seen", "number"), ylabel=plots.label(title, "share"))
+        ax.plot(
+            run.history["samples"],
+            run.history[column],
+            color=plots.colour("TxFM"),
+            marker="o",
+            ms=3,
+        )
+    ax.plot(
+        contrast.history["samples"],
+        contrast.history[column],
+        color=plots.colour("log counts"),
+        ls="--",
+        marker="^",
+        ms=3,
+    )
+    ax.set(
+        xlabel=plots.label("samples seen", "number"),
+        ylabel=plots.label(title, "share"),
+    )
 axes[0].set_ylim(bottom=max(axes[0].get_ylim()[0], -0.6))
 axes[0].axhline(0, color="black", lw=0.8)
-axes[0].annotate("mean profile", (1, 0), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+axes[0].annotate(
+    "mean profile",
+    (1, 0),
+    xycoords=("axes fraction", "data"),
+    ha="right",
+    va="bottom",
+    fontsize=8,
+)
 plt.show()
 
 
 # %%
 def leaves(history: pd.DataFrame, margin: float = 0.02) -> float:
-    """Samples seen when the model first explains more than the mean profile does; infinite if it never does."""
+    """Samples seen when the model first beats the mean profile; infinite if never."""
     beyond = history.loc[history["explained"] > margin, "samples"]
     return beyond.min() if len(beyond) else np.inf
 
 
 for s, run in runs.items():
     print(f"seed {s}: leaves the plateau before sample {leaves(run.history):,.0f}")
-print(f"usual scales: {leaves(contrast.history):,.0f} (inf: not within this budget)")
+print(
+    f"usual scales: {leaves(contrast.history):,.0f} (inf: not within this budget)"
+)
 
 # %% [markdown]
 # **What we see.** The same architecture, data and number of steps: when the model begins to look at the cell is decided by how it
@@ -242,25 +345,46 @@ print(f"usual scales: {leaves(contrast.history):,.0f} (inf: not within this budg
 
 # %%
 held_out = studies.held_out(cfg.data)
-familiar, part = ("simulated_a", "main") if stand_ins else ("kang_ifnb", "pbmc_ctrl")
+familiar, part = (
+    ("simulated_a", "main") if stand_ins else ("kang_ifnb", "pbmc_ctrl")
+)
 tests = {f"{familiar} (trained on)": datasets.load(familiar, part), **held_out}
 pca = CorpusPCA(small, n_components=cfg.d_model, seed=cfg.seed)
 
 
 def scores(adata) -> dict[str, list[float]]:
-    """Balanced accuracy of each method on one study; a list over seeds where there are seeds."""
-    embeddings = {"log counts": [embed_log_counts(adata, small.genes)], "PCA": [pca.embed(adata)], "TxFM untrained": [], "TxFM": []}
+    """Balanced accuracy of each method on one study, one value per seed."""
+    embeddings = {
+        "log counts": [embed_log_counts(adata, small.genes)],
+        "PCA": [pca.embed(adata)],
+        "TxFM untrained": [],
+        "TxFM": [],
+    }
     for s, run in runs.items():
         torch.manual_seed(s)
-        embeddings["TxFM untrained"].append(embed(adata, TxFM(config, genes)).copy())
+        embeddings["TxFM untrained"].append(
+            embed(adata, TxFM(config, genes)).copy()
+        )
         embeddings["TxFM"].append(embed(adata, run.model).copy())
-    return {m: [knn_across_batches(e, adata.obs["cell_type"], adata.obs["batch"]) for e in es] for m, es in embeddings.items()}
+    return {
+        m: [
+            knn_across_batches(e, adata.obs["cell_type"], adata.obs["batch"])
+            for e in es
+        ]
+        for m, es in embeddings.items()
+    }
 
 
 results = {name: scores(adata) for name, adata in tests.items()}
-chance = {name: 1 / adata.obs["cell_type"].nunique() for name, adata in tests.items()}
+chance = {
+    name: 1 / adata.obs["cell_type"].nunique() for name, adata in tests.items()
+}
 shown_as = {
-    name: {m: f"{np.mean(v):.3f}" + (f" ± {np.std(v, ddof=1):.3f}" if len(v) > 1 else "") for m, v in methods.items()}
+    name: {
+        m: f"{np.mean(v):.3f}"
+        + (f" ± {np.std(v, ddof=1):.3f}" if len(v) > 1 else "")
+        for m, v in methods.items()
+    }
     for name, methods in results.items()
 }
 summary = pd.DataFrame(shown_as)
@@ -268,19 +392,34 @@ summary.loc["chance"] = {name: f"{value:.3f}" for name, value in chance.items()}
 summary
 
 # %% mystnb={"figure": {"caption": "kNN accuracy across batches, on a study of the corpus and on held-out ones; one mark per seed, the dotted line is chance.", "name": "fig-heldout"}, "image": {"alt": "Dot plot per study with one mark per method and seed: log counts, PCA, untrained TxFM and trained TxFM, with a dotted line at chance."}}
-fig, axes = plt.subplots(1, len(results), figsize=(7, 2.6), sharey=True, squeeze=False)
+fig, axes = plt.subplots(
+    1, len(results), figsize=(7, 2.6), sharey=True, squeeze=False
+)
 for ax, (name, methods) in zip(axes[0], results.items(), strict=True):
     for y, (method, values) in enumerate(reversed(methods.items())):
-        ax.plot(values, [y] * len(values), plots.marker(method), color=plots.colour(method), ms=7, alpha=0.8)
+        ax.plot(
+            values,
+            [y] * len(values),
+            plots.marker(method),
+            color=plots.colour(method),
+            ms=7,
+            alpha=0.8,
+        )
     ax.axvline(chance[name], color="black", ls=":", lw=1)
-    ax.set(title=name.replace(" (", "\n("), xlim=(0, 1.02), xlabel=plots.label("balanced accuracy", "share"))
+    ax.set(
+        title=name.replace(" (", "\n("),
+        xlim=(0, 1.02),
+        xlabel=plots.label("balanced accuracy", "share"),
+    )
 axes[0, 0].set_yticks(range(len(methods)), list(reversed(methods)))
 axes[0, 0].set_ylim(-0.5, len(methods) - 0.5)
 plt.show()
 
 # %%
 for name, methods in results.items():
-    trained, untrained, linear = (np.array(methods[m]) for m in ("TxFM", "TxFM untrained", "PCA"))
+    trained, untrained, linear = (
+        np.array(methods[m]) for m in ("TxFM", "TxFM untrained", "PCA")
+    )
     print(
         f"{name}: trained - untrained {(trained - untrained).mean():+.3f} (seeds {np.round(trained - untrained, 3)}), "
         f"trained - PCA {(trained - linear).mean():+.3f}"
@@ -303,7 +442,10 @@ for path in sorted(p for p in run.path.rglob("*") if p.is_file()):
     print(f"{path.relative_to(run.path)}  {path.stat().st_size / 1e3:,.0f} kB")
 again = TxFM.from_pretrained(run.path / "model")
 with torch.no_grad():
-    assert torch.equal(again.encode(x.gather(1, shown), shown), run.model.encode(x.gather(1, shown), shown))
+    assert torch.equal(
+        again.encode(x.gather(1, shown), shown),
+        run.model.encode(x.gather(1, shown), shown),
+    )
 
 # %% [markdown]
 # ## Compared with the paper
@@ -317,8 +459,17 @@ ours = {
     "samples seen": f"{cfg.steps * cfg.batch_size:,}",
     "time": f"{runs[cfg.seed].history['minutes'].iloc[-1]:.1f} minutes",
 }
-theirs = ["159 M (TxFM-B)", "44,349", "2,048", "1,434,299", "287 million (200 epochs)", "864 H100-hours"]
-pd.DataFrame({"here, one seed": ours, "paper": dict(zip(ours, theirs, strict=True))})
+theirs = [
+    "159 M (TxFM-B)",
+    "44,349",
+    "2,048",
+    "1,434,299",
+    "287 million (200 epochs)",
+    "864 H100-hours",
+]
+pd.DataFrame(
+    {"here, one seed": ours, "paper": dict(zip(ours, theirs, strict=True))}
+)
 
 # %% [markdown]
 # The paper's models are judged on perturbations and on five cell-type benchmarks that are out of reach for this run; what is

@@ -33,8 +33,18 @@ except ImportError:
     from pathlib import Path
 
     # What is here stays as it is: another numpy or torch would break the kernel.
-    kept = ["numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "h5py", "torch"]
-    found = {d.metadata["Name"].lower(): d.version for d in metadata.distributions()}
+    kept = [
+        "numpy",
+        "scipy",
+        "pandas",
+        "scikit-learn",
+        "matplotlib",
+        "h5py",
+        "torch",
+    ]
+    found = {
+        d.metadata["Name"].lower(): d.version for d in metadata.distributions()
+    }
     pins = [f"{name}=={found[name]}\n" for name in kept if name in found]
     Path("kept.txt").write_text("".join(pins))
     pip = [sys.executable, "-m", "pip", "install", "-q", "-c", "kept.txt"]
@@ -63,7 +73,9 @@ cfg = notebook.resolve(
         "full": {"n_genes": 20_000},
     },
 )
-notebook.banner(stand_ins=False)  # or studies.stand_ins(cfg.data), for a chapter on real studies
+notebook.banner(
+    stand_ins=False
+)  # or studies.stand_ins(cfg.data), for a chapter on real studies
 plots.style()
 cfg
 
