@@ -148,27 +148,28 @@ class Pretraining(lightning.LightningModule):
         self._validation.clear()
         self.log_dict({k: row[k] for k in ("explained", "probe")}, prog_bar=True, logger=False)
 
-    def _probe(self, n_cells: int = 400, n_shown: int = 1024) -> float:
+    def _probe(self, n_cells: int = 800, n_shown: int = 1024) -> float:
         """Return the mean, over the training datasets that allow it, of held-out batches' kNN accuracy."""
         from .embed import encode
         from .evaluate.cells import knn_accuracy
 
-        corpus, scores = self.corpus, []
+        corpus, questions, scores = self.corpus, [], []
         for code in range(len(corpus.datasets)):
-            rng = np.random.default_rng(code)
             mine = np.flatnonzero((corpus.dataset == code) & (corpus.cell_type >= 0))
             query, reference = (mine[corpus.split[mine] == split] for split in (1, 0))
             query = query[np.isin(corpus.cell_type[query], corpus.cell_type[reference])]
-            if not query.size:
-                continue
-            query, reference = (rng.permutation(x)[:n_cells] for x in (query, reference))
+            if query.size:
+                questions.append((code, reference, query))
+        for code, *sides in questions:
+            rng = np.random.default_rng(code)  # the same cells and genes at every look
+            sides = [rng.permutation(rows)[: n_cells // (2 * len(questions))] for rows in sides]
             genes = rng.permutation(np.flatnonzero(corpus.measured[code]))[:n_shown]
             shown = torch.from_numpy(genes)
             vectors = [
                 encode(self.model, corpus.csr(rows)[:, genes], corpus.library_size[rows], shown)
-                for rows in (reference, query)
+                for rows in sides
             ]
-            labels = [corpus.cell_type[rows].astype(str) for rows in (reference, query)]
+            labels = [corpus.cell_type[rows].astype(str) for rows in sides]
             scores.append(knn_accuracy(vectors[0], labels[0], vectors[1], labels[1]))
         return float(np.mean(scores)) if scores else float("nan")
 
