@@ -20,13 +20,10 @@ if TYPE_CHECKING:
     from .corpus import Corpus
     from .curate import Rules
 
-#: Held-out studies of whole transcriptomes with labels in several batches: dataset -> (part, batches).
-HELD_OUT = {
-    "sc_mixology": ("single_cells", "plates and protocols"),
-    "darmanis_brain": ("main", "tissue samples"),
-}
+#: Held-out studies of whole transcriptomes with labels in several batches: dataset -> part.
+HELD_OUT = {"sc_mixology": "single_cells", "darmanis_brain": "main"}  # batches: plates, chips
 SIMULATED = tuple(f"simulated_{x}" for x in "abcde")
-SIMULATED_HELD_OUT = {"simulated_f": ("main", "simulated batches")}
+SIMULATED_HELD_OUT = {"simulated_f": "main"}
 
 
 def stand_ins(data: str = "real") -> bool:
@@ -62,4 +59,4 @@ def training_corpus(path: str | Path | None = None, data: str = "real", rules: R
 def held_out(data: str = "real") -> dict[str, AnnData]:
     """Load the held-out studies, by name; `data` as in :func:`training_corpus`."""
     chosen = SIMULATED_HELD_OUT if stand_ins(data) else HELD_OUT
-    return {name: datasets.load(name, part) for name, (part, _) in chosen.items()}
+    return {name: datasets.load(name, part) for name, part in chosen.items()}
