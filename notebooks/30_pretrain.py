@@ -485,8 +485,7 @@ pd.DataFrame(
 #
 # :::{dropdown} Solution
 # Learning starts later and gets less far: with seed 0, the model explains after half of the run what it otherwise
-# explains after a quarter, and the probe ends at 0.64 instead of 0.78. Attention first averages over genes without knowing which
-# are high.
+# explains after a quarter, and the probe ends lower. Attention first averages over genes without knowing which are high.
 # :::
 #
 # 2. (medium) Embed the test cells from 256 random genes instead of all (`embed(adata, model, n_genes=256)`), with three seeds.
