@@ -21,7 +21,7 @@
 # :::{admonition} At a glance
 # - **You will** tell "not measured" from "zero", see what each filter keeps, build a corpus by one call, and keep held-out data out.
 # - **You need** [the notation](../book/notation.md).
-# - **It takes** `smoke` about 20 s on simulated studies; `book` 2 minutes and 2 GB on 2 CPU cores (half of it reading R files);
+# - **It takes** `smoke` about 10 s on simulated studies; `book` a minute and 2.5 GB on 2 CPU cores (most of it reading R files);
 #   `full` is the same as `book`: the corpus has one size.
 # :::
 

@@ -23,7 +23,7 @@
 # - **You will** read a masked autoencoder's loss against its floor, find what keeps a model on a plateau, and compare the trained
 #   model with PCA, raw counts and its untrained self on held-out studies.
 # - **You need** [the corpus](10_corpus.ipynb) and [the notation](../book/notation.md).
-# - **It takes** `smoke` about 30 s on simulated studies; `book` about 4 minutes and 3 GB on 2 CPU cores (plus the corpus, if it is
+# - **It takes** `smoke` about 30 s on simulated studies; `book` about 4 minutes and 1.5 GB on 2 CPU cores (plus the corpus, if it is
 #   not built yet); `full` trains on the whole vocabulary and wants a GPU.
 # :::
 
