@@ -66,8 +66,9 @@ def data_state() -> tuple[str, str]:
     folder = os.environ.get("TXFM_LITE_DATA")
     if source == "embedded" or not folder:  # downloaded files are fixed by the manifests' checksums
         return source, digest("embedded" if source == "embedded" else "public")
-    files = [(path, path.stat()) for path in sorted(Path(folder).rglob("*")) if path.is_file()]
-    return source, digest(*(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in files))
+    found = [path for path in sorted(Path(folder).rglob("*")) if path.is_file()]
+    facts = [(path.relative_to(folder), path.stat()) for path in found]
+    return source, digest(*(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in facts))
 
 
 def ingredients(root: Path, profile: str, data: str) -> dict[str, str]:
