@@ -362,7 +362,7 @@ print(f"{paper[0] / paper[1]:.0%} of its vocabulary")
 # 1. (easy) Set `min_genes` to 2,000, the paper's threshold. Which kind of dataset disappears?
 #
 # :::{dropdown} Solution
-# The shallow droplet studies: their median cell shows 500 to 1,100 genes. What is left is deep plate-based data and bulk, and the
+# The shallow droplet studies: hardly any of their cells shows 2,000 genes. What is left is mostly plate-based data and bulk, and the
 # corpus is no longer mostly blood. The paper's threshold suits its own, deeper, studies.
 # :::
 #
@@ -373,12 +373,13 @@ print(f"{paper[0] / paper[1]:.0%} of its vocabulary")
 # the panel's genes, estimated from the whole-transcriptome datasets. The stored library size is the observed one divided by it.
 # :::
 #
-# 3. (hard) Fill unmeasured genes with zeros, fit a PCA on the corpus and colour the first components by dataset. Then give
-# unmeasured genes their mean instead, and compare.
+# 3. (hard) Fit a PCA on the 1,024 most variable genes, once with zeros for unmeasured genes and once with the gene's mean. Which
+# share of each component's variance does the dataset explain? Then use genes that only half of the datasets measure.
 #
 # :::{dropdown} Solution
-# With zeros, the first components are the masks: they separate datasets by what they *report*. With means
-# (`txfm_lite.baselines.CorpusPCA` does it), an unmeasured gene moves a sample nowhere, and biology comes to the front sooner.
+# On the most variable genes the two hardly differ: nearly every dataset measures nearly all of them, and what separates datasets
+# there is tissue and technology, not the mask. The fewer datasets measure a gene, the more a zero says "this study" and not "this
+# cell". `txfm_lite.baselines.CorpusPCA` uses means, so that an unmeasured gene moves a sample nowhere.
 # :::
 #
 # **Ask yourself.** Why is the library size a sum over *measured* genes and not over the vocabulary? What would a model learn

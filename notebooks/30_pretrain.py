@@ -163,8 +163,8 @@ print(f"training on {device}")
 # half of them shown, an encoder 64 wide and a single block deep. Nothing else changes.
 #
 # Why one block? Only the CLS token leaves the encoder, so the last block needs a single query: its cost grows with the number of
-# genes, not with its square. On two cores one block sees five times as many samples per minute as two, and at this budget samples
-# are worth more than depth: in trials of equal time, judged on validation batches, two blocks explained less.
+# genes, not with its square. The minutes saved buy samples, and at this budget samples are worth more than depth. Try two blocks:
+# `-p n_blocks 2`.
 
 # %%
 corpus = studies.training_corpus(data=cfg.data)
@@ -490,8 +490,7 @@ pd.DataFrame(
 # 1. (easy) Give only one of the three choices back: set `value_gain=1.0` in `config`. Where does the probe go?
 #
 # :::{dropdown} Solution
-# Learning starts later and gets less far: with seed 0, the model explains after half of the run what it otherwise
-# explains after a quarter, and the probe ends lower. Attention first averages over genes without knowing which are high.
+# Learning starts later and gets less far: at first, attention averages over genes without knowing which are high.
 # :::
 #
 # 2. (medium) Embed the test cells from 256 random genes instead of all (`embed(adata, model, n_genes=256)`), with three seeds.
