@@ -37,7 +37,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,10 @@ from torch import nn
 from .objectives import LIBRARY_SIZE, inverse_rectified_tanh, rectified_tanh
 
 PRESETS = {  # Table 6 of the paper. Its S has 6 blocks in print, but only 12 give the 57M parameters stated.
+    "xs": dict(d_model=256, n_blocks=1, n_heads=8, drop_path=0.0),  # ours: one block costs the same at any K
     "tiny": dict(d_model=64, n_blocks=2, n_heads=4, n_revealed=256, drop_path=0.0),  # ours: minutes on a CPU
     "s": dict(d_model=384, n_blocks=12, n_heads=6, drop_path=0.1),
+    "s6": dict(d_model=384, n_blocks=6, n_heads=6, drop_path=0.1),  # the table read literally: 46M
     "b": dict(d_model=768, n_blocks=12, n_heads=12, drop_path=0.1),
     "l": dict(d_model=1024, n_blocks=24, n_heads=16, drop_path=0.3),
 }
@@ -85,9 +87,10 @@ class TxFMConfig:
     @classmethod
     def preset(cls, name: str, n_genes: int, **changes: Any) -> TxFMConfig:
         """Return one of the sizes in ``PRESETS``, with changes: ``preset("b", 44_349)`` is the paper's."""
-        if name not in PRESETS:
+        size = name.removeprefix("txfm-")
+        if size not in PRESETS:
             raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
-        return cls(n_genes=n_genes, **{**PRESETS[name], **changes})
+        return cls(n_genes=n_genes, **{**PRESETS[size], **changes})
 
 
 def log_normalise(
@@ -107,9 +110,13 @@ def log_normalise(
 
 
 def reveal(
-    measured: torch.Tensor, n: int, generator: torch.Generator | None = None
+    measured: torch.Tensor,
+    n: int,
+    generator: torch.Generator | None = None,
+    weights: torch.Tensor | None = None,
+    noise: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw n measured genes per sample, uniformly and without replacement, zeros included.
+    """Draw n measured genes per sample without replacement, zeros included.
 
     Parameters
     ----------
@@ -117,6 +124,11 @@ def reveal(
     n : int
         K. A sample that measures fewer genes shows all of them.
     generator : torch.Generator, optional
+    weights : Tensor, shape (G,), optional
+        Draw in proportion to them instead of uniformly (the paper's m_g ** tau). A gene of weight 0 comes
+        after all others.
+    noise : Tensor, shape (B, G), optional
+        The uniform numbers in [0, 1) that decide, for callers who share one draw between processes.
 
     Returns
     -------
@@ -124,9 +136,41 @@ def reveal(
     shown : Tensor of bool, same shape
         False where a sample has run out of measured genes.
     """
-    draw = torch.rand(measured.shape, generator=generator, device=measured.device)
-    draw, genes = draw.masked_fill(~measured, -1.0).topk(min(n, measured.shape[1]), dim=1, sorted=False)
-    return genes, draw >= 0
+    if noise is None:
+        noise = torch.rand(measured.shape, generator=generator, device=measured.device)
+    if weights is not None:  # a race: the first n of exponential arrival times are a weighted draw
+        noise = torch.log1p(-noise) / weights.clamp(min=1e-30)
+    keys = noise.masked_fill(~measured, -math.inf)
+    genes = keys.topk(min(n, keys.shape[1]), dim=1, sorted=False).indices
+    return genes, measured.gather(1, genes)
+
+
+class _WeightedSum(torch.autograd.Function):
+    """sum_k weights[h, b, k] · rows[h, genes[b, k]]: (H, B, K), (H, G, v), (B, K) -> (H, B, v).
+
+    Gathering the rows would move B · K · v numbers. A matrix of weights that is zero outside the genes shown
+    turns it into one product per head; built and dropped head by head, it also stays small.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weights: torch.Tensor, rows: torch.Tensor, genes: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(weights, rows, genes)
+        dense = weights.new_empty(len(genes), rows.shape[1])
+        return torch.stack(
+            [dense.zero_().scatter_add_(1, genes, w) @ r for w, r in zip(weights, rows, strict=True)]
+        )
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        weights, rows, genes = ctx.saved_tensors
+        dense = weights.new_empty(len(genes), rows.shape[1])
+        to_rows = [
+            dense.zero_().scatter_add_(1, genes, w).T @ g for w, g in zip(weights, gradient, strict=True)
+        ]
+        to_weights = [
+            torch.mm(g, r.T, out=dense).gather(1, genes) for r, g in zip(rows, gradient, strict=True)
+        ]
+        return torch.stack(to_weights), torch.stack(to_rows), None
 
 
 class Block(nn.Module):
@@ -143,24 +187,93 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(d, hidden), nn.GELU(), nn.Linear(hidden, d))
         self.scale2 = nn.Parameter(torch.full((d,), float(config.layer_scale)))
 
-    def forward(self, x: torch.Tensor, mask: torch.Tensor | None, cls_only: bool = False) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, mask: torch.Tensor | None = None, cls_only: bool = False
+    ) -> torch.Tensor:
         """Map (B, T, d) to (B, T, d), or to (B, 1, d) when only the CLS token, the first, is wanted."""
+        residual = x[:, :1] if cls_only else x
+        x = self._add(
+            residual, lambda rows: self._attend(x[rows], mask if mask is None else mask[rows], cls_only)
+        )
+        return self._add(x, lambda rows: self._transform(x[rows]))
+
+    def _attend(self, x: torch.Tensor, mask: torch.Tensor | None, cls_only: bool) -> torch.Tensor:
         y = self.norm1(x)
-        queries, x = (y[:, :1], x[:, :1]) if cls_only else (y, x)
         key, value = self.key_value(y).chunk(2, dim=-1)
-        q, k, v = (self._heads(t) for t in (self.query(queries), key, value))
+        q, k, v = (self._heads(t) for t in (self.query(y[:, :1] if cls_only else y), key, value))
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        x = x + self._branch(self.scale1 * self.out(attended.transpose(1, 2).flatten(-2)))
-        return x + self._branch(self.scale2 * self.mlp(self.norm2(x)))
+        return self.scale1 * self.out(attended.transpose(1, 2).flatten(-2))
+
+    def _transform(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scale2 * self.mlp(self.norm2(x))
 
     def _heads(self, t: torch.Tensor) -> torch.Tensor:  # (B, T, d) -> (B, heads, T, d / heads)
         return t.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
 
-    def _branch(self, y: torch.Tensor) -> torch.Tensor:
+    def _add(self, x: torch.Tensor, branch: Callable[[torch.Tensor | slice], torch.Tensor]) -> torch.Tensor:
+        """Return x + branch; in training a fixed share of the samples, drawn anew, skips the branch.
+
+        The skipped samples are not computed, and as their number is fixed, shapes stay what they are.
+        """
         if not self.training or self.drop_path == 0:
-            return y
-        keep = torch.rand(len(y), 1, 1, device=y.device) >= self.drop_path  # per sample
-        return y * keep / (1 - self.drop_path)
+            return x + branch(slice(None))
+        n = max(1, round(len(x) * (1 - self.drop_path)))
+        rows = torch.randperm(len(x), device=x.device)[:n]
+        return x.index_add(0, rows, (branch(rows) * (len(x) / n)).to(x.dtype))  # the mean stays the same
+
+    def pool(
+        self,
+        codebook: torch.Tensor,
+        cls: torch.Tensor,
+        values: torch.Tensor,
+        genes: torch.Tensor,
+        shown: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Do what ``forward(tokens, mask, cls_only=True)`` does to fresh tokens, without making them.
+
+        In the first block CLS is still the same for all samples, so its query is, too. What a head reads from
+        gene g's normalised token, ([E_g, x] - mean) / s, is then linear but for s: (E_g · r + x r_d) / s, where
+        r is the head's key as the query sees it, or a row of its value matrix, less its own mean (so that the
+        token's mean drops out). E_g · r is computed once per gene instead of once per token.
+
+        Parameters
+        ----------
+        codebook : Tensor, shape (G, d - 1)
+        cls : Tensor, shape (1, 1, d)
+        values, genes, shown : Tensor, shape (B, K)
+            As for :meth:`TxFM.encode`.
+
+        Returns
+        -------
+        Tensor, shape (B, 1, d)
+        """
+        with torch.autocast(values.device.type, enabled=False):  # few operations, and exponentials
+            h, d, values = self.n_heads, cls.shape[-1], values.to(codebook.dtype)
+            (to_key, to_value), bias = self.key_value.weight.chunk(2), self.key_value.bias[d:]
+            query = self.query(self.norm1(cls.flatten())).view(h, 1, -1) / math.sqrt(d / h)
+            read = torch.cat([(query @ to_key.view(h, -1, d)).squeeze(1), to_value]) * self.norm1.weight
+            read = read - read.mean(1, keepdim=True)  # (h + d, d): h logits and d numbers of a token's value
+            of_gene, of_value = codebook @ read[:, :-1].T, read[:, -1]  # (G, h + d), (h + d,)
+            of_cls = read @ F.layer_norm(cls.flatten(), (d,), eps=self.norm1.eps)  # (h + d,)
+
+            moments = torch.stack([codebook.sum(1), codebook.square().sum(1)], 1) / d  # of [E_g, 0]
+            per_gene = torch.cat([of_gene[:, :h], moments], 1).index_select(0, genes.flatten())
+            *logits, mean, square = per_gene.view(*genes.shape, -1).unbind(-1)  # each (B, K)
+            variance = square + values.square() / d - (mean + values / d).square()
+            inverse = torch.rsqrt(variance + self.norm1.eps)
+            logits = (torch.stack(logits) + values * of_value[:h, None, None]) * inverse  # (h, B, K)
+            if shown is not None:
+                logits = logits.masked_fill(~shown, -math.inf)
+            cls_logit = of_cls[:h, None, None].expand(h, len(values), 1)
+            to_cls, share = torch.cat([cls_logit, logits], 2).softmax(2).split([1, values.shape[1]], 2)
+            share = share * inverse
+            rows = of_gene[:, h:].unflatten(1, (h, -1)).transpose(0, 1)  # (h, G, d / h)
+            attended = _WeightedSum.apply(share, rows, genes)  # (h, B, d / h)
+            attended = attended + (share * values).sum(2, keepdim=True) * of_value[h:].view(h, 1, -1)
+            attended = attended + to_cls * of_cls[h:].view(h, 1, -1)
+            attended = attended.transpose(0, 1).flatten(1) + F.linear(self.norm1.bias, to_value, bias)
+        x = cls + (self.scale1 * self.out(attended)).unsqueeze(1)
+        return x + self._transform(x)
 
 
 class Residual(nn.Module):
@@ -234,8 +347,17 @@ class TxFM(nn.Module):
         log_rate = torch.log1p(mean_counts).clamp(0.01, 0.999 * math.log1p(self.config.library_size))
         self.gene_head.bias.copy_(inverse_rectified_tanh(log_rate, self.config.library_size))
 
+    def tokens(self, values: torch.Tensor, genes: torch.Tensor) -> torch.Tensor:
+        """Return CLS and the tokens [E_g, x_g] behind it, shape (B, 1 + T, d), from two of shape (B, T)."""
+        tokens = torch.cat([self.codebook(genes), values.unsqueeze(-1)], dim=-1)
+        return torch.cat([self.cls.expand(len(tokens), -1, -1), tokens], dim=1)
+
     def encode(
-        self, values: torch.Tensor, genes: torch.Tensor, shown: torch.Tensor | None = None
+        self,
+        values: torch.Tensor,
+        genes: torch.Tensor,
+        shown: torch.Tensor | None = None,
+        return_all: bool = False,
     ) -> torch.Tensor:
         """Embed samples from some of their genes.
 
@@ -246,22 +368,26 @@ class TxFM(nn.Module):
         genes : Tensor of int64, shape (B, T)
             Which genes; their order does not matter.
         shown : Tensor of bool, shape (B, T), optional
-            False hides an entry: for samples with fewer than T genes.
+            False hides an entry: for samples with fewer than T genes. Leave it out when nothing is hidden:
+            attention without a mask is faster on a GPU.
+        return_all : bool
+            Return the CLS output of every block, each read through the last normalisation as e is.
 
         Returns
         -------
-        Tensor, shape (B, d)
-            The CLS output e.
+        Tensor, shape (B, d), or (B, n_blocks, d) if `return_all`
+            The CLS output e; the last of all is e.
         """
-        tokens = torch.cat([self.codebook(genes), values.unsqueeze(-1)], dim=-1)  # (B, T, d)
-        tokens = torch.cat([self.cls.expand(len(tokens), -1, -1), tokens], dim=1)  # (B, 1 + T, d)
-        mask = None
-        if shown is not None and not bool(shown.all()):
-            mask = F.pad(shown, (1, 0), value=True)[:, None, None, :]  # keys that every query may see
-        for block in self.blocks[:-1]:
-            tokens = block(tokens, mask)
-        tokens = self.blocks[-1](tokens, mask, cls_only=True)  # only CLS is read: the other rows need not be
-        return self.norm(tokens)[:, 0]
+        if len(self.blocks) == 1:
+            outputs = [self.blocks[0].pool(self.codebook.weight, self.cls, values, genes, shown)]
+        else:
+            x, outputs = self.tokens(values, genes), []
+            # keys that every query may see
+            mask = None if shown is None else F.pad(shown, (1, 0), value=True)[:, None, None, :]
+            for block in self.blocks:  # of the last one only CLS is read: the other rows need not be
+                x = block(x, mask, cls_only=block is self.blocks[-1])
+                outputs.append(x[:, :1])
+        return self.norm(torch.cat(outputs, 1)) if return_all else self.norm(outputs[-1][:, 0])
 
     def decode(self, e: torch.Tensor) -> torch.Tensor:
         """Predict the log-rate of every gene, shape (B, G), from embeddings of shape (B, d)."""
@@ -269,7 +395,13 @@ class TxFM(nn.Module):
         return rectified_tanh(logits.float(), self.config.library_size)
 
     def forward(
-        self, values: torch.Tensor, measured: torch.Tensor, generator: torch.Generator | None = None
+        self,
+        values: torch.Tensor,
+        measured: torch.Tensor,
+        generator: torch.Generator | None = None,
+        weights: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+        enough: bool | None = None,
     ) -> torch.Tensor:
         """Hide, encode, decode: what training does.
 
@@ -278,16 +410,21 @@ class TxFM(nn.Module):
         values : Tensor, shape (B, G)
             x; entries of unmeasured genes are never looked at.
         measured : Tensor of bool, shape (B, G)
-        generator : torch.Generator, optional
-            For the draw of the revealed genes.
+        generator, weights, noise : optional
+            For the draw of the revealed genes, see :func:`reveal`.
+        enough : bool, optional
+            Whether every sample measures at least K genes, if the caller knows. Otherwise the device is
+            asked, and waited for.
 
         Returns
         -------
         Tensor, shape (B, G)
             Log-rates x̂ of all genes.
         """
-        genes, shown = reveal(measured, self.config.n_revealed, generator)
-        return self.decode(self.encode(values.gather(1, genes), genes, shown))
+        genes, shown = reveal(measured, self.config.n_revealed, generator, weights, noise)
+        if enough is None and len(self.blocks) > 1:  # one block alone needs not know
+            enough = bool(shown.all())
+        return self.decode(self.encode(values.gather(1, genes), genes, None if enough else shown))
 
     @property
     def n_parameters(self) -> int:
