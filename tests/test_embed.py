@@ -1,5 +1,6 @@
 """From AnnData to embedding: the right gene in the right column, the right row for each cell."""
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,10 +8,12 @@ import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
+from txfm_lite.align import align
 from txfm_lite.baselines import CorpusPCA, embed_log_counts
 from txfm_lite.corpus import Corpus
 from txfm_lite.curate import Rules, build
-from txfm_lite.embed import align, embed
+from txfm_lite.embed import embed, gene_vectors, reconstruct
+from txfm_lite.inference import shown_genes
 from txfm_lite.txfm import TxFM, TxFMConfig
 
 GENES = [f"G{i}" for i in range(12)]
@@ -73,9 +76,78 @@ def test_embed_from_some_genes(adata, model):
     assert model.training is False
 
 
+def test_draws_are_averaged(adata, model):
+    several = embed(adata, model, n_genes=5, n_draws=3).copy()
+    genes = shown_genes(np.arange(12) < 8, 5, 3, seed=0)
+    one_by_one = []
+    for g in genes:
+        columns = adata[:, [GENES[i] for i in g]].to_df().to_numpy()
+        x = np.log1p(columns * 1e5 / adata.to_df().drop(columns="X2").sum(axis=1).to_numpy()[:, None])
+        with torch.no_grad():
+            one_by_one.append(model.encode(torch.from_numpy(x).float(), torch.from_numpy(g).expand(9, -1)))
+    np.testing.assert_allclose(several, np.mean(one_by_one, axis=0), atol=1e-5)
+
+
+def test_embed_from_a_folder_says_how(adata, model, tmp_path, caplog):
+    model.save_pretrained(tmp_path / "small")
+    caplog.set_level("INFO", "txfm_lite")
+    expected = embed(adata, model).copy()
+    np.testing.assert_allclose(embed(adata, tmp_path / "small", device="cpu"), expected, atol=1e-6)
+    how = adata.uns["txfm"]
+    assert how["model"] == str(tmp_path / "small") and how["genes_shown"] == 8
+    assert how["model_genes_measured"] == 8 / 12
+    assert "8 of the model's 12 genes measured" in caplog.text
+    adata.write_h5ad(tmp_path / "embedded.h5ad")
+    back = anndata.read_h5ad(tmp_path / "embedded.h5ad")
+    np.testing.assert_array_equal(back.obsm["X_txfm"], adata.obsm["X_txfm"])
+    assert back.uns["txfm"]["genes"] == 10
+
+
+def test_many_cells_in_pieces(adata, model, monkeypatch):
+    expected = embed(adata, model).copy()
+    monkeypatch.setattr("txfm_lite.align.ROWS", 4)
+    np.testing.assert_allclose(embed(adata, model), expected, atol=1e-5)
+    report = adata.uns["txfm"]
+    inside = adata.to_df()[GENES[:8]].to_numpy().sum()
+    assert report["counts_in_model"] == pytest.approx(inside / adata.X.sum())
+
+
+def test_embed_judges_the_match(adata, model, caplog):
+    few = adata[:, ["G0", "X1"]].copy()
+    embed(few, model)
+    assert "only 8 % of the model's genes" in caplog.text
+    foreign = adata.copy()
+    foreign.var["matched"] = foreign.var_names == "G0"
+    with pytest.raises(ValueError, match=r"only \d+% of the counts are in known genes"):
+        embed(foreign, model)
+    assert "X_txfm" not in foreign.obsm
+
+
 def test_embed_needs_a_vocabulary(adata):
     with pytest.raises(ValueError, match="no vocabulary"):
         embed(adata, TxFM(TxFMConfig(n_genes=3, d_model=8, n_heads=2, n_blocks=1)))
+
+
+def test_gene_vectors_are_labelled(model):
+    frame = gene_vectors(model)
+    assert frame.shape == (12, 7 + 8) and frame.index.tolist() == GENES
+    np.testing.assert_array_equal(frame["codebook"].loc["G3"], model.codebook.weight[3].detach())
+    np.testing.assert_array_equal(frame.loc["G3", "decoder"], model.gene_head.weight[3].detach())
+
+
+def test_reconstruct_by_hand(adata, model):
+    with torch.no_grad():
+        log_rate = model.decode(torch.from_numpy(embed(adata, model)))
+    total = adata.to_df().drop(columns="X2").sum(axis=1).to_numpy()
+    expected = np.expm1(log_rate.numpy()) * (total / 1e5)[:, None]
+    result = reconstruct(adata, model)
+    np.testing.assert_allclose(result.X, expected, rtol=1e-4, atol=1e-6)
+    assert result.obs_names.equals(adata.obs_names) and result.var_names.tolist() == GENES
+    assert result.var["measured"].tolist() == [True] * 8 + [False] * 4
+    some = reconstruct(adata, model, ["G9", "G1"])
+    np.testing.assert_allclose(some.X, expected[:, [9, 1]], rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="does not know nonsense"):
+        reconstruct(adata, model, ["G1", "nonsense"])
 
 
 def test_log_counts_baseline(adata):

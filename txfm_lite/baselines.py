@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .embed import align
+from .align import align
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -1,96 +1,238 @@
-"""AnnData in, embedding out."""
+"""AnnData in, embedding out; and what else a trained TxFM has to offer: gene vectors, reconstructed counts.
+
+>>> import scanpy as sc, txfm_lite as tx                              # doctest: +SKIP
+>>> adata = sc.read_h5ad("mine.h5ad")                                 # doctest: +SKIP
+>>> tx.tl.embed(adata, "txfm-xs")                                     # doctest: +SKIP
+
+writes ``adata.obsm["X_txfm"]``, which ``sc.pp.neighbors(adata, use_rep="X_txfm")`` takes from there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .align import Aligned
+
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
     from .txfm import TxFM
 
+log = logging.getLogger("txfm_lite")
 
-def align(adata: AnnData, genes: Sequence[str]) -> tuple:
-    """Bring the counts of a dataset into the order of a vocabulary.
-
-    Parameters
-    ----------
-    adata : AnnData
-        Counts in X, gene identities in ``var_names`` (as :func:`txfm_lite.datasets.load` gives them).
-    genes : sequence of str, length G
-
-    Returns
-    -------
-    counts : csr_matrix, float32, shape (n, G)
-        Zero where a gene is not measured.
-    measured : ndarray of bool, shape (G,)
-        Which genes `adata` lists.
-    library_size : ndarray, float64, shape (n,)
-        Total counts of each sample over all identified genes, inside the vocabulary or not.
-
-    Raises
-    ------
-    ValueError
-        If none of the genes is measured.
-    """
-    import pandas as pd
-    import scipy.sparse as sp
-
-    place = pd.Index(genes).get_indexer(adata.var_names)
-    found = np.flatnonzero(place >= 0)
-    if not found.size:
-        raise ValueError(
-            f"none of the {adata.n_vars:,} genes ({', '.join(map(str, adata.var_names[:3]))}, ...) is in the "
-            f"vocabulary ({', '.join(genes[:3])}, ...): load the data with datasets.load, or resolve the ids"
-        )
-    X = sp.csr_matrix(adata.X, dtype=np.float32)
-    identified = adata.var["matched"].to_numpy(dtype=bool) if "matched" in adata.var else slice(None)
-    library_size = np.asarray(X[:, identified].sum(axis=1), dtype=np.float64).ravel()
-    move = sp.csr_matrix(
-        (np.ones(found.size, np.float32), (found, place[found])), shape=(adata.n_vars, len(genes))
-    )
-    measured = np.zeros(len(genes), dtype=bool)
-    measured[place[found]] = True
-    return (X @ move).tocsr(), measured, library_size
+LEAST_COUNTS = 0.3  # a dataset with a smaller share of its counts in known genes was not understood
+LEAST_GENES = 0.3  # below this share of the model's genes, a dataset is unlike what the model was trained on
 
 
 def embed(
-    adata: AnnData, model: TxFM, n_genes: int | None = None, batch_size: int = 64, seed: int = 0
+    adata: AnnData,
+    model: TxFM | str | Path = "txfm-xs",
+    n_genes: int | None = None,
+    n_draws: int = 1,
+    layer: str | None = None,
+    *,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
 ) -> np.ndarray:
     """Embed every sample with TxFM and write ``obsm["X_txfm"]``.
+
+    A sample's embedding depends on its own counts alone, not on the samples beside it.
 
     Parameters
     ----------
     adata : AnnData
-        Counts; see :func:`align`.
-    model : TxFM
-        With its vocabulary.
+        Raw counts, and human genes named by symbol or Ensembl id; see :mod:`txfm_lite.align`. May be backed.
+    model : TxFM, or the name, hub id or folder of one
+        See :meth:`TxFM.from_pretrained`.
     n_genes : int, optional
-        Show only so many genes: one random draw of the measured genes, the same for all samples. By default
-        all measured genes are shown, so that nothing is random. The paper does not say which it did.
-    batch_size : int
+        Show only so many genes: a random draw of the measured genes, the same for all samples. By default all
+        measured genes are shown, so that nothing is random. The paper does not say which it did.
+    n_draws : int
+        Average over so many draws of `n_genes`.
+    layer : str, optional
+        Where the counts are, if not in X: a name in ``layers``, or "raw" for ``adata.raw``.
+    batch_size : int, optional
         Samples at a time; it has no influence on the result.
     seed : int
-        For the draw.
+        Of the draws.
+    device : str, optional
+        "cpu", "cuda", ...; by default a GPU if there is one for a model given by name, and where it is for
+        one given as such.
 
     Returns
     -------
     ndarray, float32, shape (n, d)
-        Row i is sample i of `adata`.
+        Row i is sample i of `adata`. ``uns["txfm"]`` says how it was made and which share of genes and counts
+        the model knew.
+
+    Raises
+    ------
+    ValueError
+        If the values are no counts, the genes cannot be recognised, or a sample is empty; the message names
+        the cause and the mend.
     """
+    name = "" if not isinstance(model, str | Path) else str(model)
+    model = ready(model, device)
+    aligned = Aligned(adata, model.genes, layer)
+    options = {"n_genes": n_genes, "n_draws": n_draws, "batch_size": batch_size, "seed": seed}
+    out = np.empty((adata.n_obs, model.config.d_model), dtype=np.float32)
+    for rows, _, e in _encoded(aligned, model, options):
+        out[rows] = e
+    adata.obsm["X_txfm"] = out
+    n_shown = min(n_genes or model.config.n_genes, int(aligned.match.measured.sum()))
+    how = {"model": name, "genes_shown": n_shown, "n_draws": n_draws, "seed": seed}
+    adata.uns["txfm"] = {**aligned.report(), **how}
+    return out
+
+
+def ready(model: TxFM | str | Path, device: str | None = None) -> TxFM:
+    """Return a model that can embed: loaded, with a vocabulary, on the device."""
     import torch
 
+    from .txfm import TxFM
+
+    if isinstance(model, str | Path):
+        model = TxFM.from_pretrained(model)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if model.genes is None:
         raise ValueError("this model has no vocabulary: it cannot tell which gene is which")
-    counts, measured, library_size = align(adata, model.genes)
-    shown = np.flatnonzero(measured)
-    if n_genes is not None and n_genes < len(shown):
-        shown = np.sort(np.random.default_rng(seed).choice(shown, n_genes, replace=False))
-    adata.obsm["X_txfm"] = encode(model, counts[:, shown], library_size, torch.from_numpy(shown), batch_size)
-    return adata.obsm["X_txfm"]
+    return model if device is None else model.to(device)
+
+
+def _encoded(aligned: Aligned, model: TxFM, options: dict) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Yield rows, library sizes and embeddings, with a progress bar if it takes long."""
+    from tqdm.auto import tqdm
+
+    from .inference import encode_rows
+
+    config, measured = model.config, aligned.match.measured
+    if config.n_blocks > 1 and options["n_genes"] is None and measured.sum() > 4 * config.n_revealed:
+        log.warning(
+            "all %d measured genes are shown to %d blocks, whose cost grows with the square of that number; "
+            "n_genes=%d, as in training, is many times faster",
+            measured.sum(), config.n_blocks, config.n_revealed,
+        )  # fmt: skip
+    with tqdm(total=aligned.adata.n_obs, desc="embed", unit="cell", delay=3) as bar:
+        for rows, x, library_size in aligned:
+            _judge(aligned, last=rows.stop == aligned.adata.n_obs)
+            arrays = x.indptr, x.indices, x.data, library_size, measured
+            yield rows, library_size, encode_rows(model, *arrays, **options)
+            bar.update(len(library_size))
+
+
+def _judge(aligned: Aligned, last: bool) -> None:
+    """Refuse a dataset whose genes were not understood; say, at the end, how well it fits the model."""
+    found = aligned.report()
+    known, inside = found["counts_identified"], found["counts_in_model"]
+    if known < LEAST_COUNTS:
+        raise ValueError(
+            f"only {known:.0%} of the counts are in known genes (by {found['gene_names']}, "
+            f"for example {aligned.adata.var_names[0]!r}): put human symbols or Ensembl ids into var_names"
+        )
+    if not last:
+        return
+    log.info(
+        "counts from %s, genes by %s: %d of %d genes identified (%.1f %% of the counts), "
+        "%d of the model's %d genes measured (%.1f %% of the counts)",
+        found["counts"], found["gene_names"], found["genes_identified"], found["genes"], 100 * known,
+        found["genes_in_model"], aligned.n_genes, 100 * inside,
+    )  # fmt: skip
+    if found["model_genes_measured"] < LEAST_GENES:
+        log.warning(
+            "only %.0f %% of the model's genes are in this dataset. If it is a selection of variable genes, "
+            "the cells' totals are wrong, too: embed the full matrix (adata.raw holds one? layer='raw')",
+            100 * found["model_genes_measured"],
+        )
+    if aligned.match.spelling > 0.5:
+        log.warning(
+            "%.0f %% of the genes were found only by ignoring case: are these mouse genes? The model knows "
+            "human ones; take orthologues, not equal names",
+            100 * aligned.match.spelling,
+        )
+
+
+def gene_vectors(model: TxFM | str | Path) -> pd.DataFrame:
+    """Return what the model learned about each gene, as a labelled frame.
+
+    Returns
+    -------
+    DataFrame, shape (G, 2 d - 1)
+        Indexed by gene, with two groups of columns: ``frame["codebook"]``, the d - 1 numbers that stand for a
+        gene in the encoder's tokens, and ``frame["decoder"]``, the d weights that predict it from the
+        embedding. The paper's gene-level results standardise each and keep 32 and 256 principal components.
+    """
+    import pandas as pd
+
+    model = ready(model)
+    vectors = {"codebook": model.codebook.weight, "decoder": model.gene_head.weight}
+    genes = pd.Index(model.genes, name="gene")
+    frames = {k: pd.DataFrame(v.detach().float().cpu().numpy(), index=genes) for k, v in vectors.items()}
+    return pd.concat(frames, axis=1, names=["vector", "dimension"])
+
+
+def reconstruct(
+    adata: AnnData,
+    model: TxFM | str | Path = "txfm-xs",
+    genes: Sequence[str] | None = None,
+    *,
+    n_genes: int | None = None,
+    n_draws: int = 1,
+    layer: str | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+) -> AnnData:
+    """Predict the counts of every sample from its embedding, also of genes that it did not measure.
+
+    Parameters
+    ----------
+    adata, model, n_genes, n_draws, layer, batch_size, seed, device
+        As for :func:`embed`.
+    genes : sequence of str, optional
+        Which genes of the vocabulary; by default all, which takes 4 bytes per sample and gene.
+
+    Returns
+    -------
+    AnnData, shape (n, genes)
+        X, float32, dense: expected counts at the sample's own library size, (exp(x̂) - 1) · total / L.
+        ``var["measured"]``: False where the prediction rests on other genes alone. obs as in `adata`;
+        ``obsm["X_txfm"]``: the embeddings.
+
+    Raises
+    ------
+    ValueError
+        As :func:`embed`; or if a gene is not in the vocabulary.
+    """
+    import anndata
+    import pandas as pd
+    import torch
+
+    model = ready(model, device)
+    vocabulary = pd.Index(model.genes)
+    chosen = np.arange(len(vocabulary)) if genes is None else vocabulary.get_indexer(list(genes))
+    if (chosen < 0).any():
+        missing = [g for g, i in zip(genes, chosen, strict=True) if i < 0]
+        raise ValueError(f"the model does not know {', '.join(missing[:5])} ({len(missing)} of {len(genes)})")
+    aligned = Aligned(adata, model.genes, layer)
+    options = {"n_genes": n_genes, "n_draws": n_draws, "batch_size": batch_size, "seed": seed}
+    x = np.empty((adata.n_obs, len(chosen)), dtype=np.float32)
+    embedding = np.empty((adata.n_obs, model.config.d_model), dtype=np.float32)
+    for rows, library_size, e in _encoded(aligned, model, options):
+        with torch.inference_mode():
+            log_rate = model.decode(torch.from_numpy(e).to(model.cls.device)).cpu().numpy()
+        embedding[rows] = e
+        x[rows] = np.expm1(log_rate[:, chosen])
+        if model.config.preprocessing == "library_log1p":
+            x[rows] *= (library_size / model.config.library_size)[:, None]
+    var = pd.DataFrame({"measured": aligned.match.measured[chosen]}, index=vocabulary[chosen])
+    return anndata.AnnData(x, adata.obs.copy(), var, obsm={"X_txfm": embedding})
 
 
 def encode(model: TxFM, counts, library_size: np.ndarray, genes, batch_size: int = 64) -> np.ndarray:
