@@ -45,7 +45,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .objectives import LIBRARY_SIZE, inverse_rectified_tanh, rectified_tanh
+from .objectives import ACTIVATIONS, INVERSES, LIBRARY_SIZE, LOSSES
 
 PRESETS = {  # Table 6 of the paper. Its S has 6 blocks in print, but only 12 give the 57M parameters stated.
     "xs": dict(d_model=256, n_blocks=1, n_heads=8, drop_path=0.0),  # ours: one block costs the same at any K
@@ -55,6 +55,7 @@ PRESETS = {  # Table 6 of the paper. Its S has 6 blocks in print, but only 12 gi
     "b": dict(d_model=768, n_blocks=12, n_heads=12, drop_path=0.1),
     "l": dict(d_model=1024, n_blocks=24, n_heads=16, drop_path=0.3),
 }
+PREPROCESSING = ("library_log1p", "log1p")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +74,19 @@ class TxFMConfig:
     mlp_ratio: int = 4  # open: width of a block's MLP / d_model
     codebook_std: float = 1.0  # open: initial scale of the gene vectors
     value_gain: float | None = None  # open: initial gain of weights that read the value; None is sqrt(d)
+    activation: str = "rectified_tanh"  # from logits to log-rates; or relu, clamped_relu, softmax
+    loss: str = "poisson"  # or mse, smooth_l1, negative_binomial
+    preprocessing: str = (
+        "library_log1p"  # x = log(1 + counts scaled to L); log1p leaves the counts as they are
+    )
+    reveal_exponent: float = 0.0  # tau: gene g is drawn with weight m_g ** tau, m_g = samples that express it
 
     def __post_init__(self):
+        for field, known in (("activation", ACTIVATIONS), ("loss", LOSSES), ("preprocessing", PREPROCESSING)):
+            if (value := getattr(self, field)) not in known:
+                raise ValueError(f"TxFMConfig.{field} = {value!r}: should be one of {', '.join(known)}")
+        if not math.isfinite(self.reveal_exponent):
+            raise ValueError(f"TxFMConfig.reveal_exponent = {self.reveal_exponent!r}: should be finite")
         for field in ("n_genes", "d_model", "n_blocks", "n_heads", "n_revealed", "mlp_ratio"):
             value = getattr(self, field)
             if not isinstance(value, int) or value < 1:
@@ -156,21 +168,20 @@ class _WeightedSum(torch.autograd.Function):
     def forward(ctx: Any, weights: torch.Tensor, rows: torch.Tensor, genes: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(weights, rows, genes)
         dense = weights.new_empty(len(genes), rows.shape[1])
-        return torch.stack(
-            [dense.zero_().scatter_add_(1, genes, w) @ r for w, r in zip(weights, rows, strict=True)]
-        )
+        pairs = zip(weights, rows, strict=True)
+        return torch.stack([dense.zero_().scatter_add_(1, genes, w) @ r for w, r in pairs])
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
         weights, rows, genes = ctx.saved_tensors
         dense = weights.new_empty(len(genes), rows.shape[1])
-        to_rows = [
-            dense.zero_().scatter_add_(1, genes, w).T @ g for w, g in zip(weights, gradient, strict=True)
-        ]
-        to_weights = [
-            torch.mm(g, r.T, out=dense).gather(1, genes) for r, g in zip(rows, gradient, strict=True)
-        ]
-        return torch.stack(to_weights), torch.stack(to_rows), None
+        to_weights, to_rows = torch.empty_like(weights), torch.empty_like(rows)
+        with torch.autocast(gradient.device.type, enabled=False):
+            for h, g in enumerate(gradient):
+                torch.mm(dense.zero_().scatter_add_(1, genes, weights[h]).T, g, out=to_rows[h])
+                torch.gather(torch.mm(g, rows[h].T, out=dense), 1, genes, out=to_weights[h])
+        return to_weights, to_rows, None
 
 
 class Block(nn.Module):
@@ -232,9 +243,9 @@ class Block(nn.Module):
         """Do what ``forward(tokens, mask, cls_only=True)`` does to fresh tokens, without making them.
 
         In the first block CLS is still the same for all samples, so its query is, too. What a head reads from
-        gene g's normalised token, ([E_g, x] - mean) / s, is then linear but for s: (E_g · r + x r_d) / s, where
-        r is the head's key as the query sees it, or a row of its value matrix, less its own mean (so that the
-        token's mean drops out). E_g · r is computed once per gene instead of once per token.
+        gene g's normalised token, ([E_g, x] - mean) / s, is then linear but for s: (E_g · r + x r_d) / s.
+        Here r is the head's key as the query sees it, or a row of its value matrix, less its own mean (so
+        that the token's mean drops out). E_g · r is computed once per gene instead of once per token.
 
         Parameters
         ----------
@@ -318,6 +329,8 @@ class TxFM(nn.Module):
         self.norm = nn.LayerNorm(d)
         self.decoder = nn.Sequential(nn.Linear(d, d), *(Residual(d) for _ in range(config.decoder_blocks)))
         self.gene_head = nn.Linear(d, config.n_genes)  # its weight rows are the "decoder gene vectors"
+        if config.loss == "negative_binomial":
+            self.log_dispersion = nn.Parameter(torch.zeros(config.n_genes))  # log theta, one per gene
         self._initialise()
 
     def _initialise(self) -> None:
@@ -341,11 +354,18 @@ class TxFM(nn.Module):
         Parameters
         ----------
         mean_counts : Tensor, shape (G,)
-            Mean of the library-normalised counts of each gene, over the samples that measure it.
+            Mean of exp(x) - 1, the normalised counts, of each gene over the samples that measure it.
         """
         # A logit at zero has no gradient: genes that are never seen start just above it.
-        log_rate = torch.log1p(mean_counts).clamp(0.01, 0.999 * math.log1p(self.config.library_size))
-        self.gene_head.bias.copy_(inverse_rectified_tanh(log_rate, self.config.library_size))
+        library_size = self.config.library_size
+        log_rate = torch.log1p(mean_counts).clamp(0.01, 0.999 * math.log1p(library_size))
+        self.gene_head.bias.copy_(INVERSES[self.config.activation](log_rate, library_size))
+
+    def normalise(self, counts: torch.Tensor, totals: torch.Tensor) -> torch.Tensor:
+        """Return x, shape (B, G), of raw counts; `totals`, shape (B,), counts all of each sample."""
+        if self.config.preprocessing == "log1p":
+            return torch.log1p(counts)
+        return log_normalise(counts, totals, self.config.library_size)
 
     def tokens(self, values: torch.Tensor, genes: torch.Tensor) -> torch.Tensor:
         """Return CLS and the tokens [E_g, x_g] behind it, shape (B, 1 + T, d), from two of shape (B, T)."""
@@ -389,10 +409,49 @@ class TxFM(nn.Module):
                 outputs.append(x[:, :1])
         return self.norm(torch.cat(outputs, 1)) if return_all else self.norm(outputs[-1][:, 0])
 
-    def decode(self, e: torch.Tensor) -> torch.Tensor:
-        """Predict the log-rate of every gene, shape (B, G), from embeddings of shape (B, d)."""
-        logits = self.gene_head(self.decoder(e))
-        return rectified_tanh(logits.float(), self.config.library_size)
+    def decode(self, e: torch.Tensor, measured: torch.Tensor | None = None) -> torch.Tensor:
+        """Predict the log-rate of every gene, shape (B, G), from embeddings of shape (B, d).
+
+        Only for the softmax does it matter which genes were `measured` (bool, broadcastable to (B, G); all by
+        default): they share the library among them, and the others get a log-rate of zero.
+        """
+        logits = self.gene_head(self.decoder(e)).float()
+        if self.config.activation == "softmax" and measured is not None:
+            logits = logits.masked_fill(~measured, -math.inf)
+        return ACTIVATIONS[self.config.activation](logits, self.config.library_size)
+
+    def loss(
+        self,
+        log_rate: torch.Tensor,
+        values: torch.Tensor,
+        measured: torch.Tensor | None = None,
+        totals: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return the configured loss, a mean over measured genes.
+
+        Parameters
+        ----------
+        log_rate, values : Tensor, shape (B, G)
+            x̂ and x.
+        measured : Tensor of bool, broadcastable to (B, G), optional
+        totals : Tensor, shape (B,), optional
+            Counts of each whole sample. The negative binomial needs them if x was scaled to L.
+
+        Raises
+        ------
+        ValueError
+            If `totals` are needed and missing.
+        """
+        loss = LOSSES[self.config.loss]
+        if self.config.loss != "negative_binomial":
+            return loss(log_rate, values, measured)
+        if self.config.preprocessing == "log1p":
+            size_factor = values.new_ones(len(values))
+        elif totals is None:
+            raise ValueError("the negative binomial is a loss of raw counts: pass the samples' totals")
+        else:
+            size_factor = totals / self.config.library_size
+        return loss(log_rate, values, measured, theta=self.log_dispersion.exp(), size_factor=size_factor)
 
     def forward(
         self,
@@ -424,7 +483,8 @@ class TxFM(nn.Module):
         genes, shown = reveal(measured, self.config.n_revealed, generator, weights, noise)
         if enough is None and len(self.blocks) > 1:  # one block alone needs not know
             enough = bool(shown.all())
-        return self.decode(self.encode(values.gather(1, genes), genes, None if enough else shown))
+        e = self.encode(values.gather(1, genes), genes, None if enough else shown)
+        return self.decode(e, measured)
 
     @property
     def n_parameters(self) -> int:
