@@ -1,221 +1,52 @@
-"""Pretraining on a corpus: one Lightning module, one call, and a run that can stop and go on.
+"""Pretraining on a corpus: one call, and a run that can stop and go on.
 
-Every random draw of a step (which cells, which genes are shown, which blocks are skipped) follows from the
-seed and the step's number alone. A run that is resumed from a checkpoint therefore sees exactly what it would
-have seen without the interruption.
+:mod:`txfm_lite.pretraining` says what one step is; here is what a run is: its device and processes, its
+stream of batches, its checkpoints, its folder. Started by ``torchrun --nproc-per-node=N``, a script that
+calls :func:`fit` trains on N devices.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import importlib.util
+import json
 import logging
 import os
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
 
+from . import devices, monitoring
 from .corpus import Corpus
 from .loader import Batch, BatchLoader
-from .objectives import poisson_loss
-from .txfm import TxFM, TxFMConfig, log_normalise
+from .pretraining import Pretraining, TrainConfig, mean_profile
+from .txfm import TxFM, TxFMConfig
 
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["Run", "TrainConfig", "fit", "mean_profile"]
+
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train; the defaults are the paper's where it states them."""
-
-    steps: int  # optimiser steps
-    batch_size: int = 1536
-    learning_rate: float = 1e-3  # the peak of one cosine cycle with 10 % warm-up
-    seed: int = 0
-    start_from_profile: bool = True  # open: the decoder's bias begins at the corpus' mean profile
-    validate_every: int = 500  # steps
-    checkpoint_minutes: float = 10.0
-    n_validation: int = 512  # validation samples per look, the same ones each time
-
-    def __post_init__(self):
-        for field in ("steps", "batch_size", "validate_every", "n_validation", "learning_rate"):
-            if not getattr(self, field) > 0:
-                raise ValueError(f"TrainConfig.{field} = {getattr(self, field)!r}: should be positive")
-
-
-def mean_profile(corpus: Corpus, library_size: float) -> np.ndarray:
-    """Return the mean library-normalised counts of each gene, shape (G,), float64.
-
-    The mean runs over the training samples whose dataset measures the gene; zero where none does.
-    """
-    total, n = np.zeros(corpus.n_genes), np.zeros(corpus.n_genes)
-    rows = corpus.rows("train")
-    for start in range(0, len(rows), 4096):
-        some = rows[start : start + 4096]
-        indptr, indices, counts = corpus.read(some)
-        scale = np.repeat(library_size / corpus.library_size[some], np.diff(indptr))
-        total += np.bincount(indices, counts * scale, corpus.n_genes)
-    for dataset, size in enumerate(np.bincount(corpus.dataset[rows], minlength=len(corpus.measured))):
-        n += size * corpus.measured[dataset]
-    return total / np.maximum(n, 1)
-
-
-class Pretraining(lightning.LightningModule):
-    """The training step, the validation step and the optimiser of a TxFM.
-
-    Besides the loss it follows what tells learning from memorising an average:
-
-    ``floor``
-        The loss of predicting the corpus' mean profile for every cell: what a model reaches without looking.
-    ``explained``
-        (floor − loss) / (floor − loss of a perfect prediction): 0 on the plateau, 1 for a perfect model.
-    ``probe``
-        Cell types of held-out batches, told by their nearest neighbours in the other batches of the same
-        datasets: balanced accuracy. Chance is one over the number of types.
-    """
-
-    def __init__(self, model: TxFM, corpus: Corpus, config: TrainConfig):
-        super().__init__()
-        self.model, self.corpus, self.config = model, corpus, config
-        self.history: list[dict[str, float]] = []
-        self.register_buffer("measured", torch.from_numpy(np.array(corpus.measured)), persistent=False)
-        profile = mean_profile(corpus, model.config.library_size)
-        self.register_buffer("log_profile", torch.from_numpy(np.log1p(profile)).float(), persistent=False)
-        if config.start_from_profile:
-            model.start_from_profile(torch.from_numpy(profile).float())
-        self._losses: list[torch.Tensor] = []
-        self._validation: list[tuple[int, torch.Tensor]] = []
-        self._minutes, self._started = 0.0, time.monotonic()
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, _: int) -> Any:
-        """Make the sparse counts dense on the device: values (B, G), measured (B, G)."""
-        row = np.repeat(np.arange(len(batch)), np.diff(batch.indptr))
-        row, gene = (torch.from_numpy(x).to(device) for x in (row, batch.indices.astype(np.int64)))
-        counts = torch.zeros(len(batch), self.corpus.n_genes, device=device)
-        counts[row, gene] = torch.from_numpy(batch.counts.astype(np.float32)).to(device)
-        totals = torch.from_numpy(batch.library_size.astype(np.float32)).to(device)
-        x = log_normalise(counts, totals, self.model.config.library_size)
-        return x, self.measured[torch.from_numpy(batch.dataset).to(device)]
-
-    def training_step(self, batch: Any, _: int) -> torch.Tensor:
-        """Return the loss of one batch."""
-        values, measured = batch
-        # the same step draws the same genes and skips the same blocks, resumed or not, on every rank its own
-        torch.manual_seed(hash((self.config.seed, self.global_step, self.global_rank)) % 2**63)
-        loss = poisson_loss(self.model(values, measured), values, measured)
-        if not torch.isfinite(loss):
-            at = f"at step {self.global_step}"
-            raise FloatingPointError(f"the loss is {loss.item()} {at}: lower the learning rate")
-        self._losses.append(loss.detach())
-        self.log("loss", loss, prog_bar=True, logger=False)
-        return loss
-
-    def validation_step(self, batch: Any, index: int) -> None:
-        """Add up the losses of the model, of the mean profile and of a perfect prediction."""
-        values, measured = batch
-        generator = torch.Generator(values.device).manual_seed(index)  # the same genes at every look
-        guesses = self.model(values, measured, generator), self.log_profile.expand_as(values), values
-        self._validation.append(
-            (len(values), torch.stack([poisson_loss(g, values, measured) for g in guesses]))
-        )
-
-    def on_validation_epoch_end(self) -> None:
-        """Write one line of history."""
-        if self.trainer.sanity_checking:
-            return
-        weights = torch.tensor([float(n) for n, _ in self._validation])
-        losses = torch.stack([x.cpu() for _, x in self._validation])
-        loss, floor, perfect = ((weights[:, None] * losses).sum(0) / weights.sum()).tolist()
-        row = {
-            "step": self.global_step,
-            "samples": self.global_step * self.config.batch_size,
-            "minutes": self._minutes + (time.monotonic() - self._started) / 60,
-            "train_loss": torch.stack(self._losses).mean().item() if self._losses else float("nan"),
-            "loss": loss,
-            "floor": floor,
-            "explained": (floor - loss) / (floor - perfect),
-            "probe": self._probe(),
-        }
-        self.history.append(row)
-        self._losses.clear()
-        self._validation.clear()
-        self.log_dict({k: row[k] for k in ("explained", "probe")}, prog_bar=True, logger=False)
-
-    def _probe(self, n_cells: int = 800, n_shown: int = 1024) -> float:
-        """Return the mean, over the training datasets that allow it, of held-out batches' kNN accuracy."""
-        from .embed import encode
-        from .evaluate.cells import knn_accuracy
-
-        corpus, questions, scores = self.corpus, [], []
-        for code in range(len(corpus.datasets)):
-            mine = np.flatnonzero((corpus.dataset == code) & (corpus.cell_type >= 0))
-            query, reference = (mine[corpus.split[mine] == split] for split in (1, 0))
-            query = query[np.isin(corpus.cell_type[query], corpus.cell_type[reference])]
-            if query.size:
-                questions.append((code, reference, query))
-        for code, *sides in questions:
-            rng = np.random.default_rng(code)  # the same cells and genes at every look
-            sides = [rng.permutation(rows)[: n_cells // (2 * len(questions))] for rows in sides]
-            genes = rng.permutation(np.flatnonzero(corpus.measured[code]))[:n_shown]
-            shown = torch.from_numpy(genes)
-            vectors = [
-                encode(self.model, corpus.csr(rows)[:, genes], corpus.library_size[rows], shown)
-                for rows in sides
-            ]
-            labels = [corpus.cell_type[rows].astype(str) for rows in sides]
-            scores.append(knn_accuracy(vectors[0], labels[0], vectors[1], labels[1]))
-        return float(np.mean(scores)) if scores else float("nan")
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW, weight decay 1 / (lr · steps) on matrices, one cosine cycle: the paper's settings."""
-        steps, lr = self.config.steps, self.config.learning_rate
-        decayed = [p for n, p in self.model.named_parameters() if p.ndim == 2 and "codebook" not in n]
-        spared = [p for n, p in self.model.named_parameters() if p.ndim != 2 or "codebook" in n]
-        groups = [
-            {"params": decayed, "weight_decay": 1 / (lr * steps)},
-            {"params": spared, "weight_decay": 0.0},
-        ]
-        optimiser = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.999), eps=1e-6)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, max_lr=lr, total_steps=steps, pct_start=0.1, cycle_momentum=False
-        )
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep, beside the weights, what a resumed run must not differ in, and the history so far."""
-        checkpoint["identity"] = self._identity()
-        checkpoint["history"] = self.history
-        checkpoint["losses"] = self._losses
-        checkpoint["minutes"] = self._minutes + (time.monotonic() - self._started) / 60
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on where the checkpoint stands; refuse another corpus, model or schedule."""
-        for key, mine in self._identity().items():
-            theirs = checkpoint["identity"].get(key)
-            if theirs != mine:
-                raise ValueError(
-                    f"cannot resume: {key} was {theirs!r} and is {mine!r} now; use another folder"
-                )
-        self.history, self._losses = checkpoint["history"], checkpoint["losses"]
-        self._minutes = checkpoint["minutes"]
-
-    def _identity(self) -> dict[str, Any]:
-        schedule = {k: v for k, v in asdict(self.config).items() if k != "checkpoint_minutes"}
-        return {"corpus": self.corpus.fingerprint, **asdict(self.model.config), **schedule}
+PER_GENE = ("codebook.weight", "gene_head.weight", "gene_head.bias", "log_dispersion")  # one row per gene
 
 
 class _Stream:
     """The loader's epochs, one after another, from a given step to the last: what Lightning takes for one."""
 
-    def __init__(self, loader: BatchLoader, steps: int, first: int = 0):
-        self.loader, self.steps, self.first = loader, steps, first
+    def __init__(self, loader: BatchLoader, steps: int, first: int, watch: monitoring.Watch):
+        self.loader, self.steps, self.first, self.watch = loader, steps, first, watch
 
     def __len__(self) -> int:
         return self.steps
@@ -230,13 +61,15 @@ class _Stream:
     def __iter__(self) -> Iterator[Batch]:
         epoch, batch = divmod(self.first, len(self.loader))
         self.loader.load_state_dict({**self.loader.state_dict(), "epoch": epoch, "batch": batch})
-        left = self.steps - self.first
-        while left > 0:
-            for item in self.loader:
-                yield item
-                left -= 1
-                if not left:
-                    return
+        current = iter(self.loader)
+        for _ in range(self.first, self.steps):
+            before = time.monotonic()
+            batch = next(current, None)
+            if batch is None:
+                current = iter(self.loader)  # the next epoch
+                batch = next(current)
+            self.watch.waited += time.monotonic() - before
+            yield batch
 
 
 class _Saver(lightning.Callback):
@@ -246,7 +79,10 @@ class _Saver(lightning.Callback):
         self.path, self.minutes, self.last = path, minutes, time.monotonic()
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        if time.monotonic() - self.last >= 60 * self.minutes:
+        due = time.monotonic() - self.last >= 60 * self.minutes
+        if trainer.world_size > 1:  # all processes save together, and clocks differ: the first one's counts
+            due = trainer.global_step % 10 == 0 and trainer.strategy.broadcast(due)
+        if due:
             aside = self.path.with_suffix(".partial")
             trainer.save_checkpoint(aside)
             if trainer.is_global_zero:
@@ -254,13 +90,96 @@ class _Saver(lightning.Callback):
             self.last = time.monotonic()
 
 
+class _Bar(TQDMProgressBar):
+    """Lightning's progress bar, showing numbers that are on the host already."""
+
+    def get_metrics(self, trainer: lightning.Trainer, module: Pretraining) -> dict[str, str]:
+        last = module.history[-1] if module.history else {}
+        known = {"loss": module.watch.last, **{k: last[k] for k in ("explained", "probe") if k in last}}
+        return {k: f"{v:.3f}" for k, v in known.items()}
+
+
+def _trainer(
+    config: TrainConfig, checkpoint: Path, precision: str, progress: bool, given: dict[str, Any]
+) -> lightning.Trainer:
+    callbacks = [_Saver(checkpoint, config.checkpoint_minutes), *given.pop("callbacks", [])]
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun says so
+    if progress:
+        callbacks.append(_Bar())
+    logger = False
+    if importlib.util.find_spec("tensorboard"):
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        logger = TensorBoardLogger(checkpoint.parent, name="", version="tensorboard")
+    options = {
+        "accelerator": "auto",
+        "devices": local,
+        "num_nodes": int(os.environ.get("WORLD_SIZE", 1)) // local,
+        "precision": precision,
+        "max_steps": config.steps,
+        "val_check_interval": min(config.validate_every, config.steps),
+        "num_sanity_val_steps": 0,
+        "enable_checkpointing": False,
+        "enable_progress_bar": progress,
+        "enable_model_summary": False,
+        "logger": logger,
+        **given,
+    }
+    if options.get("strategy") == "fsdp":
+        from lightning.pytorch.strategies import ModelParallelStrategy
+
+        n = options["devices"] * options["num_nodes"]
+        options["strategy"] = ModelParallelStrategy(n, 1, save_distributed_checkpoint=False)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its remarks on devices and loggers
+    return lightning.Trainer(callbacks=callbacks, **options)
+
+
+def _start_from(init: TxFM, model: TxFM) -> dict[str, str]:
+    """Copy weights into a new model, matching genes by name; return what identifies the weights."""
+    place = {gene: i for i, gene in enumerate(init.genes or [])}
+    mine = [i for i, gene in enumerate(model.genes) if gene in place]
+    theirs = [place[model.genes[i]] for i in mine]
+    if not mine:
+        raise ValueError("init: it knows none of the corpus' genes, so there is nothing to start from")
+    log.info("fine-tuning: %d of %d genes are known", len(mine), len(model.genes))
+    state, digest = model.state_dict(), hashlib.sha256()
+    try:
+        for name, tensor in init.state_dict().items():
+            digest.update(tensor.cpu().numpy().tobytes())
+            if name in PER_GENE:
+                state[name][mine] = tensor[theirs].to(state[name])
+            else:
+                state[name] = tensor
+        model.load_state_dict(state)
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"init: its weights do not fit this TxFMConfig: {error}") from error
+    return {"init": digest.hexdigest()}
+
+
+def _whole(model: TxFM) -> TxFM:
+    """Return a model that has all its weights itself, also if processes have shared them out."""
+    if type(model) is TxFM:
+        return model
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    whole = TxFM(model.config, model.genes)
+    whole.load_state_dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)))
+    return whole
+
+
 @dataclass
 class Run:
-    """A trained model, the folder that holds it, and its history (one row per look at the validation set)."""
+    """A trained model and the folder that holds it."""
 
     model: TxFM
     path: Path
-    history: pd.DataFrame
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row per look at the validation set, see :class:`Pretraining`."""
+        import pandas as pd
+
+        return pd.read_csv(self.path / "history.csv", float_precision="round_trip")
 
 
 def fit(
@@ -270,6 +189,7 @@ def fit(
     path: str | Path,
     *,
     progress: bool = True,
+    init: TxFM | str | Path | None = None,
     **trainer: Any,
 ) -> Run:
     """Train a TxFM on a corpus, or go on with the run that stopped in `path`, or open it if it is done.
@@ -281,11 +201,15 @@ def fit(
         ``n_genes`` must be the corpus'.
     config : TrainConfig
     path : path
-        A folder: ``last.ckpt`` while running, ``model/`` and ``history.csv`` when done.
+        A folder: ``history.csv`` from the first look on, ``last.ckpt`` while running, ``model/`` when done;
+        ``tensorboard/`` if that package is installed.
     progress : bool
         Show a progress bar.
+    init : TxFM, or the name or folder of one, optional
+        Fine-tuning: start from these weights. Genes are matched by name; those it does not know start afresh.
     **trainer
-        Further arguments of ``lightning.Trainer``, for example ``devices`` or ``precision``.
+        Further arguments of ``lightning.Trainer``, for example ``accelerator="cpu"``, or
+        ``devices=4, strategy="fsdp"`` (by default every device has all the weights, ``"ddp"``).
 
     Returns
     -------
@@ -294,64 +218,69 @@ def fit(
     Raises
     ------
     ValueError
-        If `path` holds a run with another corpus, model or schedule.
+        If `path` holds a run with another corpus, model or schedule, a batch cannot be divided as asked, the
+        device lacks the precision, or the weights of `init` do not fit.
     FloatingPointError
-        If the loss stops being a number.
+        If the loss stops being a finite number, naming step, datasets and rows of the corpus.
     """
-    import json
-
-    import pandas as pd
-
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     if model.n_genes != corpus.n_genes:
         raise ValueError(f"TxFMConfig.n_genes is {model.n_genes:,}; the corpus has {corpus.n_genes:,}")
-    torch.manual_seed(config.seed)
-    module = Pretraining(TxFM(model, corpus.genes.tolist()), corpus, config)
-    if (path / "model" / "config.json").is_file():
-        done = json.loads((path / "model" / "config.json").read_text())["provenance"]
-        module.on_load_checkpoint({"identity": done, "history": [], "losses": [], "minutes": 0.0})
-        log.info("%s holds this run, finished", path)
-        return Run(TxFM.from_pretrained(path / "model"), path, pd.read_csv(path / "history.csv"))
-
+    device = devices.training_device(trainer.get("accelerator", "auto"))
+    precision, why_precision = devices.choose_precision(config.precision, device)
     checkpoint = path / "last.ckpt"
+    trainer = _trainer(config, checkpoint, devices.PRECISIONS[precision], progress, trainer)
+    share, rest = divmod(config.batch_size, trainer.world_size)
+    if rest:
+        raise ValueError(f"batch_size {config.batch_size} is no multiple of {trainer.world_size} processes")
+    micro_batch = devices.choose_micro_batch(config.micro_batch, model, share, device)
+
+    torch.manual_seed(config.seed)
+    module = Pretraining(TxFM(model, corpus.genes.tolist()), corpus, config, path, micro_batch)
+    if init is not None:
+        module.origin = _start_from(
+            init if isinstance(init, TxFM) else TxFM.from_pretrained(init), module.model
+        )
+    if (path / "model" / "config.json").is_file():
+        module.check(json.loads((path / "model" / "config.json").read_text())["provenance"])
+        log.info("%s holds this run, finished", path)
+        return Run(TxFM.from_pretrained(path / "model"), path)
+
     first = 0
     if checkpoint.is_file():
         first = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
         log.info("%s: going on from step %d", checkpoint, first)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its remarks on devices and loggers
-    gpu = torch.cuda.is_available()
-    trainer = lightning.Trainer(
-        **{
-            "accelerator": "auto",
-            "devices": 1,
-            "precision": "bf16-mixed" if gpu and torch.cuda.is_bf16_supported() else "32-true",
-            "max_steps": config.steps,
-            "val_check_interval": min(config.validate_every, config.steps),
-            "num_sanity_val_steps": 0,
-            "gradient_clip_val": 1.0,
-            "callbacks": [_Saver(checkpoint, config.checkpoint_minutes)],
-            "enable_checkpointing": False,
-            "enable_progress_bar": progress,
-            "enable_model_summary": False,
-            "logger": False,
-            **trainer,
-        }
+    compiling, why_compiling = devices.choose_compile(
+        config.compile, device, model, config.steps * config.batch_size
     )
+    log.info("precision %s: %s", precision, why_precision)
+    log.info("micro-batches of %d: %d per step and process", micro_batch, share // micro_batch)
+    log.info("compiled: %s: %s", "yes" if compiling else "no", why_compiling)
+
     options = {"rank": trainer.global_rank, "world_size": trainer.world_size, "seed": config.seed}
-    loader = BatchLoader(corpus, config.batch_size // trainer.world_size, **options)
+    stream = _Stream(BatchLoader(corpus, share, **options), config.steps, first, module.watch)
     rows = np.random.default_rng(0).permutation(corpus.rows("validation"))[: config.n_validation]
-    looks = BatchLoader(corpus, min(256, len(rows)), rows=rows, shuffle=False, drop_last=False)
-    stream = _Stream(loader, config.steps, first)
-    with warnings.catch_warnings():
+    looks = BatchLoader(corpus, min(64, len(rows)), rows=rows, shuffle=False, drop_last=False)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # between Lightning and torch
+        if compiling:
+            stack.enter_context(devices.compiled(module.model))
         if not first:
             trainer.validate(module, looks, verbose=False)  # untrained: the first point of the curve
         trainer.fit(module, stream, looks, ckpt_path=checkpoint if first else None)
-    history = pd.DataFrame(module.history)
-    aside = path / "history.csv.partial"
-    history.to_csv(aside, index=False)
-    os.replace(aside, path / "history.csv")
-    module.model.save_pretrained(path / "model", **module._identity(), **history.iloc[-1].to_dict())
-    checkpoint.unlink(missing_ok=True)
-    return Run(module.model.eval(), path, history)
+        module.watch.collect()
+        if module.history[-1]["step"] < config.steps:
+            trainer.validate(module, looks, verbose=False)  # where the last look was not at the last step
+    done = _whole(module.model)
+    if trainer.is_global_zero:
+        facts = {
+            "device": devices.device_name(device),
+            "n_devices": trainer.world_size,
+            "precision": precision,
+        }
+        done.save_pretrained(path / "model", **module.identity(), **facts, result=module.history[-1])
+        checkpoint.unlink(missing_ok=True)
+    trainer.strategy.barrier()
+    return Run(done.eval(), path)
