@@ -253,6 +253,15 @@ class Corpus:
             raise ValueError(f"{self.path}/corpus.json: edited after it was written: build it again")
 
 
+def select_common_genes(corpus: Corpus, min_measured: float = 0.3) -> np.ndarray:
+    """Return the genes that at least this share of the datasets measures, in the vocabulary's order.
+
+    A gene that few studies name (a clone, a retired symbol) is hardly trained on, and is only noise in the
+    embedding of a study that measures it.
+    """
+    return corpus.genes[corpus.measured.mean(axis=0) >= min_measured]
+
+
 def select_variable_genes(
     corpus: Corpus,
     n: int,

@@ -39,6 +39,7 @@ class TrainConfig:
     clip: float = 1.0  # open: longest gradient
     seed: int = 0
     start_from_profile: bool = True  # open: the decoder's bias begins at the corpus' mean profile
+    start_from_components: int = 0  # ours: so many coordinates of the gene vectors begin at principal axes
     validate_every: int = 500  # steps
     n_validation: int = 512  # validation samples per look, the same ones each time
     checkpoint_minutes: float = 10.0
@@ -50,6 +51,8 @@ class TrainConfig:
         for field in ("steps", "batch_size", "validate_every", "n_validation", "learning_rate", "clip"):
             if not getattr(self, field) > 0:
                 raise ValueError(f"TrainConfig.{field} = {getattr(self, field)!r}: should be positive")
+        if self.start_from_components < 0:
+            raise ValueError(f"TrainConfig.start_from_components = {self.start_from_components}: negative")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ValueError(f"TrainConfig.micro_batch = {self.micro_batch!r}: should be positive, or None")
         if self.precision not in ("auto", *devices.PRECISIONS):
@@ -75,6 +78,43 @@ def mean_profile(corpus: Corpus, library_size: float | None) -> np.ndarray:
 def gene_frequency(corpus: Corpus) -> np.ndarray:
     """Return in how many training samples each gene has a count (m_g in the paper), shape (G,), int64."""
     return sum(np.bincount(genes, minlength=corpus.n_genes) for _, _, genes, _ in _training_rows(corpus))
+
+
+def principal_axes(corpus: Corpus, model: TxFM, n: int, n_samples: int = 8192, seed: int = 0) -> torch.Tensor:
+    """Return the first principal axes of the values x over some training samples.
+
+    A gene that a sample's dataset does not measure counts as average there.
+
+    Parameters
+    ----------
+    corpus : Corpus
+    model : TxFM
+        Says how counts become values.
+    n : int
+    n_samples : int
+        So many at most, drawn at random: they are held in memory as a dense float32 matrix.
+    seed : int
+        For the draw and for the randomised solver.
+
+    Returns
+    -------
+    Tensor, float32, shape (n, G)
+        Orthogonal; each as long as the standard deviation of its scores.
+    """
+    rows = np.sort(np.random.default_rng(seed).permutation(corpus.rows("train"))[:n_samples])
+    indptr, indices, counts = corpus.read(rows)
+    x = torch.zeros(len(rows), corpus.n_genes)
+    sample = np.repeat(np.arange(len(rows)), np.diff(indptr))
+    x[torch.from_numpy(sample), torch.from_numpy(indices.astype(np.int64))] = torch.from_numpy(counts).float()
+    totals = torch.from_numpy(corpus.library_size[rows]).float()
+    measured = torch.from_numpy(corpus.measured[corpus.dataset[rows]])
+    x = model.normalise(x, totals).masked_fill_(~measured, 0.0)
+    x -= x.sum(0) / measured.sum(0).clamp(min=1)
+    x.masked_fill_(~measured, 0.0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _, scale, axes = torch.svd_lowrank(x, q=n + 16, niter=3)
+    return axes[:, :n].T * scale[:n, None] / len(rows) ** 0.5
 
 
 def _training_rows(corpus: Corpus, size: int = 4096) -> Iterator[tuple[np.ndarray, ...]]:
@@ -112,6 +152,8 @@ class Pretraining(lightning.LightningModule):
         profile = mean_profile(corpus, model.config.library_size if scaled else None)
         if config.start_from_profile:
             model.start_from_profile(torch.from_numpy(profile).float())
+        if config.start_from_components:
+            model.start_from_components(principal_axes(corpus, model, config.start_from_components))
         weights = None
         if tau := model.config.reveal_exponent:
             weights = torch.from_numpy(np.maximum(gene_frequency(corpus), 1.0) ** tau).float()
