@@ -32,11 +32,7 @@ three choices end that quickly (the chapter on pretraining shows it):
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -320,6 +316,7 @@ class TxFM(nn.Module):
             found = f"{len(genes):,} genes, {len(set(genes)):,} distinct"
             raise ValueError(f"the vocabulary has {found}; the config asks for {config.n_genes:,}")
         self.config, self.genes = config, None if genes is None else [str(g) for g in genes]
+        self.provenance: dict[str, Any] = {}  # where the weights come from, if they were loaded
         d, last = config.d_model, max(config.n_blocks - 1, 1)
         self.codebook = nn.Embedding(config.n_genes, d - 1)
         self.cls = nn.Parameter(torch.zeros(1, 1, d))
@@ -360,6 +357,26 @@ class TxFM(nn.Module):
         library_size = self.config.library_size
         log_rate = torch.log1p(mean_counts).clamp(0.01, 0.999 * math.log1p(library_size))
         self.gene_head.bias.copy_(INVERSES[self.config.activation](log_rate, library_size))
+
+    @torch.no_grad()
+    def start_from_components(self, axes: torch.Tensor) -> None:
+        """Let the first coordinates of the gene vectors, codebook and decoder, start at principal axes.
+
+        A head that looks at the cell's high genes then reads something like its principal components, and the
+        decoder needs not find first which genes vary together.
+
+        Parameters
+        ----------
+        axes : Tensor, shape (n, G)
+            Principal axes of the corpus' values x, each as long as its scores' standard deviation; n < d.
+        """
+        n, std = len(axes), self.config.codebook_std
+        if n >= self.config.d_model:
+            raise ValueError(f"{n} components do not fit gene vectors of {self.config.d_model - 1} numbers")
+        scaled = axes / axes.square().mean(1, keepdim=True).sqrt() * std
+        self.codebook.weight[:, :n] = scaled.clamp(-6 * std, 6 * std).T  # no gene may drown the others
+        self.gene_head.weight.mul_(0.1)  # what is random should not hide what is known
+        self.gene_head.weight[:, :n] += axes.T
 
     def normalise(self, counts: torch.Tensor, totals: torch.Tensor) -> torch.Tensor:
         """Return x, shape (B, G), of raw counts; `totals`, shape (B,), counts all of each sample."""
@@ -491,60 +508,33 @@ class TxFM(nn.Module):
         """How many numbers are trained."""
         return sum(p.numel() for p in self.parameters())
 
-    def save_pretrained(self, path: str | Path, **provenance: Any) -> Path:
-        """Write config.json, genes.txt and model.safetensors into the folder `path`, whole or not at all.
+    def save_pretrained(
+        self, save_directory: str | Path, *, dtype: str = "float32", card: str = "", **provenance: Any
+    ) -> Path:
+        """Write the model as a folder; see :func:`txfm_lite.pretrained.save`."""
+        from . import pretrained
 
-        Parameters
-        ----------
-        path : path
-            A model that lies there is replaced.
-        **provenance
-            What the weights come from (corpus fingerprint, seed, steps, ...), stored in config.json.
-        """
-        from safetensors.torch import save_file
-
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-        try:
-            save_file({k: v.contiguous() for k, v in self.state_dict().items()}, aside / "model.safetensors")
-            if self.genes is not None:
-                (aside / "genes.txt").write_text("\n".join(self.genes) + "\n")
-            info = {"model": "TxFM", "config": dataclasses.asdict(self.config), "provenance": provenance}
-            (aside / "config.json").write_text(json.dumps(info, indent=2) + "\n")
-            os.chmod(aside, 0o755)  # mkdtemp's folders are private
-            if path.exists():
-                shutil.rmtree(path)
-            aside.rename(path)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-        return path
+        return pretrained.save(self, save_directory, dtype, card, **provenance)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> TxFM:
-        """Read a model that :meth:`save_pretrained` wrote, in evaluation mode.
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *, genes: Sequence[str] | None = None, **hub: Any
+    ) -> TxFM:
+        """Read a model from a folder, this package or the hub; see :func:`txfm_lite.pretrained.load`."""
+        from . import pretrained
 
-        Raises
-        ------
-        FileNotFoundError
-            If a file is missing.
-        ValueError
-            If the config has an unknown field, or config, vocabulary and weights do not fit one another.
-        """
-        from safetensors.torch import load_file
+        return pretrained.load(pretrained_model_name_or_path, genes, **hub)
 
-        path = Path(path)
-        for file in ("config.json", "model.safetensors"):
-            if not (path / file).is_file():
-                raise FileNotFoundError(f"{path}: no {file}; a model folder is written by save_pretrained")
-        fields = json.loads((path / "config.json").read_text())["config"]
-        unknown = set(fields) - {f.name for f in dataclasses.fields(TxFMConfig)}
-        if unknown:
-            raise ValueError(f"{path}/config.json: unknown field {', '.join(sorted(unknown))}")
-        genes = path / "genes.txt"
-        model = cls(TxFMConfig(**fields), genes.read_text().splitlines() if genes.is_file() else None)
-        try:
-            model.load_state_dict(load_file(path / "model.safetensors"))
-        except RuntimeError as error:
-            raise ValueError(f"{path}/model.safetensors does not fit config.json: {error}") from error
-        return model.eval()
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "A TxFM",
+        private: bool | None = None,
+        token: str | None = None,
+        **saved: Any,
+    ) -> str:
+        """Upload the model to the hub; see :func:`txfm_lite.pretrained.push`."""
+        from . import pretrained
+
+        return pretrained.push(self, repo_id, commit_message, private, token, **saved)
