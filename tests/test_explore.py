@@ -52,6 +52,7 @@ def test_the_same_choices_give_the_same_bytes_and_nothing_from_elsewhere():
     assert text == page().data
     assert not re.findall(r'(?:src|href)="(?!#)[^"]+"', text) and "<script" not in text
     assert "<metadata" not in text and "<?xml" not in text
+    assert text.count("<style") == 1  # one inside a picture would rule the whole page
 
 
 def test_figures_are_closed():

@@ -55,6 +55,7 @@ _STYLE = """
 .explore-controls output { min-width: 4.5em; font-weight: bold; font-variant-numeric: tabular-nums; }
 .explore figure { margin: 0; } .explore [hidden] { display: none !important; }
 .explore svg { display: block; width: 100%; height: auto; }
+.explore svg * { stroke-linejoin: round; stroke-linecap: butt; }
 .explore figcaption { margin-top: .4rem; text-align: left; color: inherit; font-size: .95em; }
 @media (scripting: none) { .explore-controls { display: none; } }
 """
@@ -146,20 +147,20 @@ def _draw(function: Callable, values: dict[str, Any], alt: str) -> tuple[str, st
     figure, text = function(**values)
     name = "f" + hashlib.sha256(f"{alt} {values}".encode()).hexdigest()[:8]
     out = io.StringIO()
-    with mpl.rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": name}
-    ):  # text stays text; same ids each time
+    # Text stays text, in fonts of nearly the same widths; the same choices give the same ids.
+    fonts = ["DejaVu Sans", "Verdana", "Arial"]
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.sans-serif": fonts}):
         figure.savefig(out, format="svg", metadata={"Date": None})
     plt.close(figure)
     svg = out.getvalue()
     svg = svg[svg.index("<svg") :]  # without the prologue that a file of its own needs
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.S)  # would rule the page
+    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", re.sub(r"\s+", " ", svg))  # a hundredth of a point is enough
     # A clip path inside a hidden picture does not clip the shown one that borrows its id.
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     size = r'<svg (.*?)width="[\d.]+pt" height="[\d.]+pt"'
-    return re.sub(
-        size, rf'<svg role="img" aria-label="{html.escape(alt)}" \1', svg, count=1, flags=re.S
-    ), text
+    named = rf'<svg role="img" aria-label="{html.escape(alt)}" \1'
+    return re.sub(size, named, svg, count=1), text
 
 
 def _control(label: str, values: Sequence, first: Any) -> str:
