@@ -112,6 +112,7 @@ def test_small_models_on_a_cpu():
     run = estimate(TxFMConfig.preset("xs", 20_000), device="cpu", n_samples=100_000, epochs=1)
     assert 100 < run.samples_per_second < 5_000
     assert "minutes" in str(run) and "measured" in str(run)
+    assert run.micro_batch == 1536  # no more than a batch, however small the model
 
 
 @pytest.mark.parametrize("device", DEVICES)

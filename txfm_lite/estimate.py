@@ -31,7 +31,7 @@ class Device:
     basis: str
 
 
-_FROM_ANCHORS = "estimated from published training speeds of models with these widths"
+_FROM_ANCHORS = "estimated from published training speeds and memory bandwidths"
 DEVICES = {
     "h200": Device("NVIDIA H200", 150e9, "bf16", (8.0, 100, 297, 386, 425), _FROM_ANCHORS),
     "h100": Device("NVIDIA H100", 85e9, "bf16", (5.5, 90, 270, 355, 400), _FROM_ANCHORS),
@@ -71,6 +71,7 @@ def estimate(
     n_samples: int = 1_434_299,
     epochs: float = 200,
     n_genes: int = 44_349,
+    batch_size: int = 1536,
 ) -> Estimate:
     """Return what training would cost. The defaults are the paper's corpus, epochs and vocabulary.
 
@@ -86,6 +87,8 @@ def estimate(
         Passes over them.
     n_genes : int
         G, if `model` is a preset's name.
+    batch_size : int
+        Samples per optimiser step; the micro-batch is no larger.
 
     Raises
     ------
@@ -99,7 +102,7 @@ def estimate(
     one_block, *wider = known.tflops
     sustained = one_block if config.n_blocks == 1 else float(np.interp(config.d_model, WIDTHS, wider))
     work = tflop_per_sample(config)
-    n = micro_batch(config, known.memory, known.precision)
+    n = min(batch_size, micro_batch(config, known.memory, known.precision))
     return Estimate(
         hours=n_samples * epochs * work / sustained / 3600,
         samples_per_second=sustained / work,
