@@ -63,7 +63,9 @@ def choose_precision(wanted: str, device: torch.device) -> tuple[str, str]:
     return wanted, "as asked"
 
 
-def choose_micro_batch(wanted: int | None, model: TxFMConfig, share: int, device: torch.device) -> int:
+def choose_micro_batch(
+    wanted: int | None, model: TxFMConfig, share: int, device: torch.device, precision: str
+) -> int:
     """Return how many samples go through the model at a time; it divides `share`, a process' part of a batch.
 
     Parameters
@@ -73,11 +75,12 @@ def choose_micro_batch(wanted: int | None, model: TxFMConfig, share: int, device
     model : TxFMConfig
     share : int
     device : torch.device
+    precision : str
 
     Raises
     ------
     ValueError
-        If `wanted` does not divide `share`.
+        If `wanted` does not divide `share`, or not even one sample fits.
     """
     if wanted is not None:
         if share % wanted:
@@ -88,8 +91,8 @@ def choose_micro_batch(wanted: int | None, model: TxFMConfig, share: int, device
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
     else:  # shared with the system and everything else
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
-    fits = max(1, min(share, micro_batch(model, memory)))
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    fits = min(share, micro_batch(model, memory, precision))
     return next(n for n in range(fits, 0, -1) if share % n == 0)
 
 

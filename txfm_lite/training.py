@@ -234,7 +234,7 @@ def fit(
     share, rest = divmod(config.batch_size, trainer.world_size)
     if rest:
         raise ValueError(f"batch_size {config.batch_size} is no multiple of {trainer.world_size} processes")
-    micro_batch = devices.choose_micro_batch(config.micro_batch, model, share, device)
+    micro_batch = devices.choose_micro_batch(config.micro_batch, model, share, device, precision)
 
     torch.manual_seed(config.seed)
     module = Pretraining(TxFM(model, corpus.genes.tolist()), corpus, config, path, micro_batch)
