@@ -1,0 +1,43 @@
+"""Stored results: written whole, read as one table, never without their provenance."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from txfm_lite import results
+
+ROWS = [dict(dataset="a", metric="m", value=0.5), dict(dataset="b", metric="m", value=1 / 3)]
+
+
+def test_what_is_written_is_read(tmp_path):
+    facts = results.provenance(seed=3)
+    assert not results.stored("study/x", tmp_path)
+    results.write("study/x", ROWS, facts, tmp_path)
+    results.write("study/panel/y", ROWS[:1], {**facts, "seed": 4}, tmp_path)
+    assert results.stored("study/x", tmp_path) and not list(tmp_path.rglob("*.partial"))
+    table = results.read("study", tmp_path)
+    assert table["run"].tolist() == ["panel/y", "x", "x"]
+    assert table["seed"].tolist() == [4, 3, 3]
+    assert table["value"].tolist() == [0.5, 0.5, 1 / 3]
+    assert {"commit", "date", "device", "threads", "versions"} <= set(table)
+
+
+def test_rows_that_cannot_be_one_table_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="same fields"):
+        results.write("s/x", [*ROWS, dict(dataset="c")], {}, tmp_path)
+    with pytest.raises(ValueError, match="same fields"):
+        results.write("s/x", [], {}, tmp_path)
+    with pytest.raises(ValueError, match="metric is in the rows and in the provenance"):
+        results.write("s/x", ROWS, {"metric": "n"}, tmp_path)
+    with pytest.raises(FileNotFoundError, match="no stored results"):
+        results.read("nothing", tmp_path)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_every_stored_run_says_where_it_comes_from():
+    files = list(results.directory().rglob("*.json"))
+    for file in files:
+        content = json.loads(file.read_text())
+        assert {"commit", "date", "device", "versions"} <= set(content["provenance"]), file
+        assert len(pd.DataFrame(content["rows"])), file
