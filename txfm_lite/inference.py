@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .txfm import log_normalise
-
 if TYPE_CHECKING:
     from .txfm import TxFM
 
@@ -136,4 +134,4 @@ def _dense(
         dense = torch.zeros(len(bounds) - 1, model.config.n_genes, device=device)
         dense[row.to(device), gene.to(device)] = count.to(device)
         totals = torch.from_numpy(np.asarray(library_size[rows], dtype=np.float32)).to(device)
-        yield rows, log_normalise(dense, totals, model.config.library_size)
+        yield rows, model.normalise(dense, totals)

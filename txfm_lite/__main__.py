@@ -1,0 +1,5 @@
+"""``python -m txfm_lite``."""
+
+from .cli import main
+
+main()
