@@ -1,4 +1,4 @@
-"""The model: what it may see, what it must not see, its size, and its files."""
+"""The model: what it may see, what it must not see, its variants and its size."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from scipy import stats
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from txfm_lite.blocks import Block
 from txfm_lite.objectives import ACTIVATIONS, LOSSES, poisson_loss
-from txfm_lite.txfm import Block, TxFM, TxFMConfig, log_normalise, reveal
+from txfm_lite.txfm import TxFM, TxFMConfig, log_normalise, reveal
 
 G, D = 30, 16
 
