@@ -233,36 +233,3 @@ def reconstruct(
             x[rows] *= (library_size / model.config.library_size)[:, None]
     var = pd.DataFrame({"measured": aligned.match.measured[chosen]}, index=vocabulary[chosen])
     return anndata.AnnData(x, adata.obs.copy(), var, obsm={"X_txfm": embedding})
-
-
-def encode(model: TxFM, counts, library_size: np.ndarray, genes, batch_size: int = 64) -> np.ndarray:
-    """Embed samples that all show the same genes.
-
-    Parameters
-    ----------
-    model : TxFM
-    counts : csr_matrix, shape (n, T)
-    library_size : ndarray, shape (n,)
-    genes : Tensor of int64, shape (T,)
-        The vocabulary's ids of the T columns.
-
-    Returns
-    -------
-    ndarray, float32, shape (n, d)
-    """
-    import torch
-
-    from .txfm import log_normalise
-
-    device, training = model.cls.device, model.training
-    out = np.empty((counts.shape[0], model.config.d_model), dtype=np.float32)
-    model.eval()
-    with torch.inference_mode():
-        for start in range(0, len(out), batch_size):
-            rows = slice(start, start + batch_size)
-            dense = torch.from_numpy(counts[rows].toarray()).to(device)
-            totals = torch.from_numpy(library_size[rows].astype(np.float32)).to(device)
-            values = log_normalise(dense, totals, model.config.library_size)
-            out[rows] = model.encode(values, genes.to(device).expand(len(values), -1)).float().cpu().numpy()
-    model.train(training)
-    return out
