@@ -1,5 +1,8 @@
 """Training runs: the floor, the probe, and going on after an interruption as if there had been none."""
 
+import dataclasses
+import json
+import re
 import signal
 import subprocess
 import sys
@@ -10,15 +13,22 @@ import pandas as pd
 import pytest
 import torch
 
-from txfm_lite import simulate
+from txfm_lite import devices, simulate
 from txfm_lite.corpus import Corpus
+from txfm_lite.corpus_writer import write_subset
 from txfm_lite.curate import Rules, build
-from txfm_lite.training import TrainConfig, fit, mean_profile
-from txfm_lite.txfm import TxFMConfig
+from txfm_lite.devices import Samples
+from txfm_lite.evaluate.cells import knn_accuracy
+from txfm_lite.loader import BatchLoader
+from txfm_lite.monitoring import Watch, neighbour_accuracy
+from txfm_lite.pretraining import Pretraining, gene_frequency
+from txfm_lite.training import TrainConfig, _start_from, fit, mean_profile
+from txfm_lite.txfm import TxFM, TxFMConfig
 
 RULES = Rules(min_cells=5, min_genes=20, min_measured_genes=100)
-RUN = dict(
-    steps=30, batch_size=16, learning_rate=3e-3, validate_every=10, n_validation=32, checkpoint_minutes=0
+RUN = dict(  # two micro-batches per step
+    steps=30, batch_size=16, micro_batch=8, learning_rate=3e-3, validate_every=10, n_validation=32,
+    checkpoint_minutes=0,
 )  # fmt: skip
 
 
@@ -118,10 +128,193 @@ def _reached(checkpoint, step: int) -> bool:
 
 
 def test_a_diverging_run_says_so(corpus, tmp_path):
-    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+    """The rows named are those of the batch, and no model is left behind."""
+    with pytest.raises(FloatingPointError, match="lower the learning rate") as error:
         fit(corpus, model(corpus), TrainConfig(**{**RUN, "learning_rate": 1e30}), tmp_path, progress=False)
+    step, n, names, rows = re.search(
+        r"at step (\d+), on (\d+) samples of ([\w, ]+) \(rows ([\d, ]+) of", str(error.value)
+    ).groups()
+    batch = list(BatchLoader(corpus, 16, seed=0))[int(step)]
+    rows = [int(row) for row in rows.split(", ")]
+    assert int(n) == 8 and rows in (batch.row[:8].tolist(), batch.row[8:].tolist())
+    assert names.split(", ") == [corpus.datasets[c]["name"] for c in np.unique(corpus.dataset[rows])]
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_micro_batch_that_fails_is_named(corpus):
+    batch = next(iter(BatchLoader(corpus, 12)))
+    watch = Watch([d["name"] for d in corpus.datasets])
+    watch.add(torch.tensor([1.0, 3.0]), 0, batch)
+    assert (watch.last, watch.total, watch.n) == (2.0, 2.0, 1)
+    some = ", ".join(map(str, batch.row[4:8]))
+    with pytest.raises(FloatingPointError, match=rf"nan at step 1, on 4 samples of .* \(rows {some} of"):
+        watch.add(torch.tensor([1.0, float("nan"), 1.0]), 1, batch)
+
+
+def test_micro_batches_change_nothing(corpus, tmp_path):
+    runs = []
+    for n in (16, 4):
+        config = TrainConfig(**{**RUN, "steps": 10, "micro_batch": n})
+        runs.append(fit(corpus, model(corpus, drop_path=0.0), config, tmp_path / str(n), progress=False))
+    columns = ["loss", "train_loss"]
+    pd.testing.assert_frame_equal(runs[0].history[columns], runs[1].history[columns], rtol=1e-5)
+    for a, b in zip(*(run.model.parameters() for run in runs), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
+
+
+def test_the_last_look_is_at_the_last_step(corpus, tmp_path):
+    config = TrainConfig(**{**RUN, "steps": 13})
+    run = fit(corpus, model(corpus), config, tmp_path, progress=False)
+    assert run.history["step"].tolist() == [0, 10, 13]
+    info = json.loads((tmp_path / "model" / "config.json").read_text())["provenance"]
+    assert info["result"]["loss"] == run.history["loss"].iloc[-1] and info["device"] == "CPU"
+
+
+def test_genes_are_drawn_by_their_frequency(corpus, tmp_path):
+    frequency = gene_frequency(corpus)
+    assert np.array_equal(frequency, (corpus.csr(corpus.rows("train")) > 0).sum(axis=0).A1)
+    config = model(corpus, reveal_exponent=0.5)
+    module = Pretraining(TxFM(config), corpus, TrainConfig(**RUN), tmp_path, 8)
+    np.testing.assert_allclose(module.reveal_weights, np.maximum(frequency, 1) ** 0.5, rtol=1e-6)
+    assert Pretraining(TxFM(model(corpus)), corpus, TrainConfig(**RUN), tmp_path, 8).reveal_weights is None
+    fit(corpus, config, TrainConfig(**{**RUN, "steps": 2}), tmp_path / "run", progress=False)
+
+
+def test_fine_tuning_starts_where_pretraining_ended(corpus, run, tmp_path):
+    config = TrainConfig(**{**RUN, "steps": 3, "learning_rate": 1e-5})
+    tuned = fit(corpus, model(corpus), config, tmp_path / "a", progress=False, init=run.path / "model")
+    assert tuned.history["loss"].iloc[0] == pytest.approx(run.history["loss"].iloc[-1], rel=1e-6)
+    with pytest.raises(ValueError, match="cannot resume: init was"):
+        other = TxFM(model(corpus), corpus.genes.tolist())
+        fit(corpus, model(corpus), config, tmp_path / "a", progress=False, init=other)
+    with pytest.raises(ValueError, match="do not fit this TxFMConfig"):
+        fit(corpus, model(corpus, d_model=32), config, tmp_path / "b", progress=False, init=run.model)
+
+
+def test_genes_are_matched_by_name(corpus, run, tmp_path):
+    few = write_subset(corpus, tmp_path / "corpus", genes=corpus.genes[[7, 3, 250]])
+    small = TxFM(model(few), ["unheard", *few.genes[1:]])
+    fresh = small.codebook.weight[0].clone()
+    _start_from(run.model, small)
+    assert torch.equal(small.codebook.weight[1:], run.model.codebook.weight[[3, 250]])
+    assert torch.equal(small.gene_head.bias[1:], run.model.gene_head.bias[[3, 250]])
+    assert torch.equal(small.cls, run.model.cls)
+    assert torch.equal(small.codebook.weight[0], fresh)
+    with pytest.raises(ValueError, match="none of the corpus' genes"):
+        _start_from(TxFM(model(few), ["a", "b", "c"]), small)
+
+
+def test_samples_on_a_device_are_the_rows(corpus):
+    batch = next(iter(BatchLoader(corpus, 16)))
+    counts = batch.counts.astype(np.uint32)
+    counts[0] = 3_000_000_000  # no signed 32-bit number
+    for one in (batch, dataclasses.replace(batch, counts=counts)):
+        samples = Samples(one, corpus.n_genes, torch.device("cpu"))
+        for part in (slice(0, 16), slice(4, 9)):
+            assert np.array_equal(samples.counts(part).numpy(), one.dense(corpus.n_genes)[part])
+
+
+def test_neighbours_against_sklearn():
+    rng = np.random.default_rng(0)
+    labels = [rng.integers(0, 5, n) for n in (300, 200)]
+    x, y = (rng.normal(size=(len(c), 8)) + np.eye(8)[c] for c in labels)
+    ours = neighbour_accuracy(x, labels[0], y, labels[1])
+    expected = knn_accuracy(x, labels[0].astype(str), y, labels[1].astype(str))
+    assert ours == pytest.approx(expected) and 0.3 < ours < 0.9
+    assert np.isnan(neighbour_accuracy(x, labels[0], y, labels[1] + 5))
+
+
+@pytest.mark.parametrize(
+    ("capability", "choice", "reason"),
+    [((7, 5), "fp16", "Tesla T4 has no bf16"), ((9, 0), "bf16", "multiplies bf16")],
+)
+def test_precision_follows_the_device(monkeypatch, capability, choice, reason):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    gpu = torch.device("cuda", 0)
+    precision, why = devices.choose_precision("auto", gpu)
+    assert precision == choice and reason in why
+    assert devices.choose_precision("fp32", gpu)[0] == "fp32"
+    long = TxFMConfig.preset("b", 44_349)
+    assert devices.choose_compile(None, gpu, long, 1_000_000)[0] == (capability >= (8, 0))
+    assert not devices.choose_compile(None, gpu, long, 1_000)[0]
+    if choice == "fp16":
+        with pytest.raises(ValueError, match="'bf16': Tesla T4 has none"):
+            devices.choose_precision("bf16", gpu)
+
+
+def test_choices_on_a_cpu(corpus):
+    cpu = torch.device("cpu")
+    assert devices.choose_precision("auto", cpu)[0] == "fp32"
+    assert devices.choose_compile(True, cpu, model(corpus), 10**9) == (False, "CPU: only a GPU gains from it")
+    with pytest.raises(ValueError, match="'fp16': CPU has none"):
+        devices.choose_precision("fp16", cpu)
+    choose = devices.choose_micro_batch
+    assert choose(None, model(corpus), 48, cpu, "fp32") == 48
+    assert choose(12, model(corpus), 48, cpu, "fp32") == 12
+    with pytest.raises(ValueError, match="micro_batch 7 does not divide the 48"):
+        choose(7, model(corpus), 48, cpu, "fp32")
+
+
+def test_micro_batches_fill_the_memory(monkeypatch):
+    """Thirty fit; the largest divisor of 64 below that is taken."""
+    monkeypatch.setattr("txfm_lite.estimate.micro_batch", lambda model, memory, precision: 30)
+    chosen = devices.choose_micro_batch(None, TxFMConfig(10), 64, torch.device("cpu"), "fp32")
+    assert chosen == 16
+
+
+def test_compiled_parts_are_the_models_own_again(corpus):
+    small = TxFM(model(corpus))
+    before = set(vars(small))
+    with devices.compiled(small):
+        assert {"encode", "decode", "loss", "tokens"} <= set(vars(small))
+    assert set(vars(small)) == before
+
+
+WITHOUT = """
+import sys
+from importlib import metadata
+from importlib.machinery import PathFinder
+
+HIDDEN = {"pandas", "scipy", "sklearn", "scanpy", "anndata", "h5py", "matplotlib", "tensorboard", "pooch"}
+
+class Finder(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in HIDDEN else PathFinder.find_spec(name, path, target)
+
+def from_name(name, found=metadata.Distribution.from_name):
+    if name.replace("scikit-learn", "sklearn") in HIDDEN:
+        raise metadata.PackageNotFoundError(name)
+    return found(name)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
+metadata.Distribution.from_name = from_name
+"""
+
+
+def test_runs_with_torch_lightning_numpy_and_safetensors_alone(corpus, tmp_path):
+    code = f"""{WITHOUT}
+from txfm_lite import TxFM
+from txfm_lite.corpus import Corpus
+from txfm_lite.inference import encode_rows
+from txfm_lite.training import TrainConfig, fit
+from txfm_lite.txfm import TxFMConfig
+corpus = Corpus.open({str(corpus.path)!r})
+config = TrainConfig(**{ ({**RUN, "steps": 2})!r})
+fit(corpus, {model(corpus)!r}, config, {str(tmp_path)!r}, progress=False)
+trained = TxFM.from_pretrained({str(tmp_path / "model")!r})
+rows = corpus.rows("validation")[:5]
+measured = corpus.measured[corpus.dataset[rows[0]]]
+e = encode_rows(trained, *corpus.read(rows), corpus.library_size[rows], measured)
+assert e.shape == (5, 16)
+assert not HIDDEN & {{name.partition(".")[0] for name in sys.modules}}
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
 
 
 def test_config_refuses():
-    with pytest.raises(ValueError, match="steps"):
-        TrainConfig(steps=0)
+    for field, value in [("steps", 0), ("clip", -1.0), ("micro_batch", 0), ("precision", "int8")]:
+        with pytest.raises(ValueError, match=field):
+            TrainConfig(**{"steps": 1, field: value})

@@ -275,8 +275,9 @@ class Pretraining(lightning.LightningModule):
         # one kernel for all weights; with fp16 Lightning has to see the gradients between scaling and step
         fused = self.device.type == "cuda" and self.trainer.precision != "16-mixed"
         optimiser = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.999), eps=1e-6, fused=fused or None)
+        warm_up = min(max(0.1, 1.5 / steps), 0.9)  # the cycle divides by zero at a warm-up of one step
         cycle = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, max_lr=lr, total_steps=steps, pct_start=0.1, cycle_momentum=False
+            optimiser, max_lr=lr, total_steps=steps, pct_start=warm_up, cycle_momentum=False
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
