@@ -391,7 +391,7 @@ print(f"{paper[0] / paper[1]:.0%} of its vocabulary")
 # - Not measured is not zero: [the mask](#which-genes-does-everybody-measure) carries the difference.
 # - Depth spans five orders of magnitude; [one equation](#how-deep-does-a-sample-go) puts all samples on one scale.
 #
-# **Next:** [pretraining on this corpus](30_pretrain.ipynb).
+# **Next:** [one cell of it on its way through the model](20_txfm_anatomy.ipynb).
 #
 # ## Where the numbers come from
 

@@ -48,15 +48,18 @@ this.querySelectorAll('figure').forEach((figure, i) => { figure.hidden = i !== f
 """
 _STYLE = """
 .explore { max-width: 46rem; color: inherit; }
-.explore-controls { display: flex; flex-wrap: wrap; gap: .3rem 1.5rem; margin-bottom: .5rem; }
-.explore-controls label { display: flex; flex-wrap: wrap; align-items: center; gap: .2rem .6rem; }
-.explore-controls input { width: 11rem; height: 1.8rem; margin: 0; accent-color: #0072B2; cursor: pointer; }
+.explore-controls { display: flex; flex-wrap: wrap; gap: .4rem 1.5rem; padding: .4rem .5rem; }
+.explore-controls label { display: flex; align-items: center; gap: .6rem; max-width: 100%;
+  white-space: nowrap; }
+.explore-controls input { width: 11rem; min-width: 4rem; height: 1.8rem; margin: 0; cursor: pointer;
+  accent-color: #0072B2; }
 .explore-controls select { font: inherit; padding: .1rem .3rem; }
-.explore-controls output { min-width: 4.5em; font-weight: bold; font-variant-numeric: tabular-nums; }
+.explore-controls output { min-width: 5.5em; font-weight: bold; font-variant-numeric: tabular-nums; }
 .explore figure { margin: 0; } .explore [hidden] { display: none !important; }
 .explore svg { display: block; width: 100%; height: auto; }
 .explore svg * { stroke-linejoin: round; stroke-linecap: butt; }
-.explore figcaption { margin-top: .4rem; text-align: left; color: inherit; font-size: .95em; }
+.explore figure figcaption { margin: .4rem .5rem 0; text-align: left; color: inherit;
+  font-family: inherit; font-weight: inherit; }
 @media (scripting: none) { .explore-controls { display: none; } }
 """
 
