@@ -6,7 +6,7 @@ Each choice is made here, once, and comes with its reason, so that a log can say
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -124,14 +124,20 @@ def choose_compile(
 
 @contextmanager
 def compiled(model: TxFM) -> Iterator[None]:
-    """Let encoder, decoder and loss of a model run compiled.
+    """Let encoder, decoder and loss of a model run compiled while it trains.
 
-    The lookup of gene vectors stays outside: its gradient, a scattered sum, gains nothing.
+    Validation, with other shapes and little to gain, stays as it is. So does the lookup of gene vectors: its
+    gradient, a scattered sum, gains nothing.
     """
+
+    def in_training(plain: Callable) -> Callable:
+        fast = torch.compile(plain, dynamic=False)
+        return lambda *args, **options: (fast if model.training else plain)(*args, **options)
+
     model.tokens = torch.compiler.disable(model.tokens)
     parts = ("encode", "decode", "loss")
     for part in parts:
-        setattr(model, part, torch.compile(getattr(model, part), dynamic=False))
+        setattr(model, part, in_training(getattr(model, part)))
     try:
         yield
     finally:
