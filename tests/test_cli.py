@@ -17,6 +17,7 @@ from txfm_lite.corpus import Corpus
 from txfm_lite.curate import Rules, build
 from txfm_lite.embed import embed
 from txfm_lite.estimate import estimate
+from txfm_lite.pretrained import SHIPPED
 from txfm_lite.txfm import TxFM, TxFMConfig
 
 SMALL = """
@@ -124,6 +125,27 @@ def test_train_from_a_file(corpus, run, tmp_path):
     assert (provenance["seed"], provenance["steps"]) == (3, 4)
 
 
+def test_a_recipe_needs_no_more_than_training_does(corpus, tmp_path):
+    """Where typer, pandas and their like are missing, the module says how."""
+    (tmp_path / "run.toml").write_text(SMALL.format(corpus=corpus.path, output=tmp_path / "run"))
+    (_, line) = recipe.__doc__.split("python -c ")
+    code = line.strip().strip('"').replace("xs.toml", str(tmp_path / "run.toml"))
+    missing = (
+        "typer",
+        "pandas",
+        "scipy",
+        "sklearn",
+        "anndata",
+        "scanpy",
+        "h5py",
+        "huggingface_hub",
+        "matplotlib",
+    )
+    block = f"import sys; sys.modules.update(dict.fromkeys({missing}))"
+    subprocess.run([sys.executable, "-c", f"{block}\n{code}"], check=True, capture_output=True)
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
 def test_epochs_are_steps(corpus, tmp_path, monkeypatch):
     asked = {}
     monkeypatch.setattr("txfm_lite.training.fit", lambda *a, **k: asked.update(config=a[2], options=k))
@@ -205,6 +227,22 @@ def test_corpus_commands(corpus, run, tmp_path):
     status, printed = run("corpus", "verify", damaged)
     assert status == 1 and "error:" in printed and "counts.bin" in printed
     assert run("corpus", "info", tmp_path / "nothing")[0] == 1
+
+
+def test_corpus_subset(corpus, run, tmp_path):
+    status, printed = run("corpus", "subset", corpus.path, tmp_path / "common", "--common", "1")
+    everywhere = corpus.genes[corpus.measured.all(0)]
+    assert status == 0 and f"{len(everywhere):,} genes" in printed
+    assert Corpus.open(tmp_path / "common").genes.tolist() == everywhere.tolist()
+    assert run("corpus", "subset", corpus.path, tmp_path / "variable", "--variable", "20")[0] == 0
+    assert Corpus.open(tmp_path / "variable").n_genes == 20
+    status, printed = run("corpus", "subset", corpus.path, tmp_path / "neither")
+    assert status == 1 and "either --common or --variable" in printed
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.toml")), ids=lambda path: path.stem)
+def test_recipes_of_the_shipped_models(path):
+    assert f"txfm-{recipe.read(path).preset}" == path.stem
 
 
 def test_corpus_build(run, tmp_path):

@@ -182,6 +182,29 @@ def corpus_info(path: Path) -> None:
         typer.echo(f"{n:>10,} {held:>10,} {dataset['n_measured']:>8,}  {dataset['name']}")
 
 
+@corpus_app.command("subset")
+def corpus_subset(
+    source: Annotated[Path, typer.Argument(help="A corpus' folder.")],
+    target: Annotated[Path, typer.Argument(help="The smaller corpus' folder.")],
+    common: Annotated[
+        float | None, typer.Option(help="Genes that this share of the datasets measures, at least.")
+    ] = None,
+    variable: Annotated[int | None, typer.Option(help="Or so many of the most variable genes.")] = None,
+) -> None:
+    """Write a corpus with fewer genes; a cell's library size stays that of its whole profile."""
+    from .corpus import Corpus, select_common_genes, select_variable_genes
+    from .corpus_writer import write_subset
+
+    if (common is None) == (variable is None):
+        raise ValueError("say which genes: either --common or --variable")
+    corpus = Corpus.open(source)
+    if common is not None:
+        genes = select_common_genes(corpus, common)
+    else:
+        genes = select_variable_genes(corpus, variable)
+    typer.echo(repr(write_subset(corpus, target, genes=genes)))
+
+
 @corpus_app.command("verify")
 def corpus_verify(path: Path) -> None:
     """Compare every file of a corpus with its checksum."""
