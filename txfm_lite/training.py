@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from . import devices, monitoring
+from . import devices, monitoring, results
 from .corpus import Corpus
 from .loader import Batch, BatchLoader
 from .pretraining import Pretraining, TrainConfig, mean_profile
@@ -275,11 +275,8 @@ def fit(
             trainer.validate(module, looks, verbose=False)  # where the last look was not at the last step
     done = _whole(module.model)
     if trainer.is_global_zero:
-        facts = {
-            "device": devices.device_name(device),
-            "n_devices": trainer.world_size,
-            "precision": precision,
-        }
+        where = {"device": devices.device_name(device), "n_devices": trainer.world_size}
+        facts = results.provenance(**where, precision=precision)
         done.save_pretrained(path / "model", **module.identity(), **facts, result=module.history[-1])
         checkpoint.unlink(missing_ok=True)
     trainer.strategy.barrier()
