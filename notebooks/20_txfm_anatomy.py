@@ -165,13 +165,13 @@ from txfm_lite.objectives import rectified_tanh
 
 def library(L=100_000):
     """This cell's values, and the range of predictions, at library size L."""
-    c = np.arange(largest + 1)
-    values = np.log1p(L * c / total.item())
+    c = np.unique(np.geomspace(1, largest, 60).round())
+    values = np.log1p(L * np.append(0, c) / total.item())
     z = torch.linspace(-10, 40, 101)
     fig, (left, right) = plt.subplots(1, 2, figsize=(5.8, 2.7))
-    left.plot(c, values, color="#999999", lw=1)
-    seen = np.unique(counts[counts > 0].int())
-    left.plot(seen, values[seen], "o", ms=4, color=plots.colour("TxFM"))
+    left.plot(np.append(0, c), values, color="#999999", lw=1)
+    found = c[np.isin(c, counts)]
+    left.plot(found, values[1:][np.isin(c, counts)], "o", ms=4)
     left.plot(0, 0, "o", ms=6, mfc="white", color=plots.colour("TxFM"))
     left.set_xlabel(plots.label("count of a gene", "molecules"))
     left.set_ylabel(plots.label("value x", "log counts"))

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAX_FRAMES, MAX_BYTES = 24, 600_000  # per object: a page should still open on a telephone
+MAX_FRAMES, MAX_BYTES = 24, 1_000_000  # per object: a page should still open on a telephone
 LIVE_STEPS = 8  # values that a live slider offers for each step of the static one
 
 # One handler on the outer element hears all controls: the last choice runs fastest, as in itertools.product.
