@@ -58,6 +58,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--shipped", nargs="*", default=["txfm-xs"], help="the package's own models, as they are"
+    )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     corpus, tests = Corpus.open(args.corpus), studies.held_out()
@@ -84,6 +87,13 @@ def main() -> None:
                     model.start_from_components(principal_axes(corpus, model, components))
                 facts = {"width": width, "components": components}
                 store(name, lambda a, m=model: embed(a, m), model="TxFM untrained", samples=0, **facts)
+    for name in args.shipped:
+        if not results.stored(f"budget/{name}"):
+            model = TxFM.from_pretrained(name)
+            made, last = model.provenance, model.provenance["result"]
+            store(name, lambda a, m=model: embed(a, m), model="TxFM", width=model.config.d_model,
+                  samples=last["samples"], components=made["start_from_components"], minutes=last["minutes"],
+                  explained=last["explained"], probe=last["probe"])  # fmt: skip
     for samples in sorted(args.samples):
         for width in args.widths:
             name = f"d{width}-n{samples}-seed{args.seed}"
