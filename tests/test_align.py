@@ -129,6 +129,16 @@ def test_no_counts_anywhere_is_not_promised(tables):
         align(adata, SYMBOLS)
 
 
+def test_a_file_without_x(tables, tmp_path):
+    adata = user_data()
+    adata.layers["counts"], adata.X = adata.X, None
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    with pytest.raises(ValueError, match="X is empty. Counts are in another place: layer='counts'"):
+        align(backed, SYMBOLS)
+    assert align(backed, SYMBOLS, "counts")[0].sum() == adata.layers["counts"].sum()
+
+
 def test_empty_cells_are_named(tables):
     adata = user_data([*SYMBOLS, "no gene"])
     dense = adata.X.toarray()

@@ -144,6 +144,12 @@ def test_epochs_are_steps(corpus, tmp_path, monkeypatch):
     assert asked["options"]["devices"] == 2
 
 
+def test_epochs_need_a_batch(corpus, tmp_path):
+    changes = [f"corpus={corpus.path}", f"output={tmp_path}", "epochs=1", "training.batch_size=0"]
+    with pytest.raises(ValueError, match="batch_size = 0: should be positive"):
+        recipe.train(recipe.read(changes=changes))
+
+
 def test_fine_tuning_takes_the_size_of_its_start(corpus, tmp_path, monkeypatch):
     asked = {}
     monkeypatch.setattr("txfm_lite.training.fit", lambda *a, **k: asked.update(model=a[1], options=k))
@@ -171,6 +177,7 @@ def test_fine_tuning_takes_the_size_of_its_start(corpus, tmp_path, monkeypatch):
         ('output = "x"\nepochs = 3\nmodel = "xs"', "'model' should be a table"),
         ('output = "x"\nepochs = "3"', "epochs = '3': should be float"),
         ('output = "x"\n[training]\nsteps = 2.5', "steps = 2.5: should be int"),
+        ('output = "x"\nepochs = 0', "epochs = 0: should be positive"),
         ('output = "x"', "either 'epochs' or 'training.steps'"),
         ('output = "x"\nepochs = 1\n[training]\nsteps = 2', "either 'epochs' or 'training.steps'"),
         ("epochs = 1", "no 'output'"),
@@ -262,6 +269,9 @@ def test_faults_are_one_line_unless_asked(run, tmp_path):
     assert status == 1 and printed == f"error: {missing}: there is no such file\n"
     with pytest.raises(FileNotFoundError):
         cli.main(["--traceback", "embed", str(missing), "out.h5ad"])
+    (tmp_path / "text.h5ad").write_text("no HDF5")
+    status, printed = run("embed", tmp_path / "text.h5ad", tmp_path / "out.h5ad")
+    assert status == 1 and "text.h5ad: cannot be read as an .h5ad file" in printed
     assert run("embed")[0] == 2 and "Usage" in run("nonsense")[1]
 
 

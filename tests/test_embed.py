@@ -128,6 +128,12 @@ def test_embed_needs_a_vocabulary(adata):
         embed(adata, TxFM(TxFMConfig(n_genes=3, d_model=8, n_heads=2, n_blocks=1)))
 
 
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
+def test_embed_needs_a_device_that_is_there(adata, model, device):
+    with pytest.raises(ValueError, match=f"device = '{device}' cannot be used"):
+        embed(adata, model, device=device)
+
+
 def test_gene_vectors_are_labelled(model):
     frame = gene_vectors(model)
     assert frame.shape == (12, 7 + 8) and frame.index.tolist() == GENES

@@ -10,6 +10,7 @@ from txfm_lite.estimate import (
     WIDTHS,
     activation_bytes,
     estimate,
+    largest_divisor,
     micro_batch,
     n_parameters,
     tflop_per_sample,
@@ -120,6 +121,18 @@ def test_devices(device):
     known = DEVICES[device]
     assert len(known.tflops) == 1 + len(WIDTHS)
     assert known.basis.startswith(("measured", "estimated"))
+
+
+def test_the_micro_batch_divides_the_batch():
+    """What is promised is what training will choose."""
+    fits = micro_batch(preset("b"), DEVICES["h200"].memory)
+    assert 1536 % fits and estimate("b", "h200").micro_batch == largest_divisor(1536, fits) == 128
+    assert largest_divisor(64, 30) == 16 and largest_divisor(7, 6) == 1 and largest_divisor(8, 100) == 8
+
+
+def test_nothing_takes_no_time():
+    with pytest.raises(ValueError, match="n_samples = -3, .*should be positive"):
+        estimate("xs", n_samples=-3)
 
 
 def test_unknown_names():

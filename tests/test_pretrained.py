@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -77,6 +78,17 @@ def test_a_failed_save_leaves_the_earlier_model(model, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
 
 
+def test_only_a_model_is_replaced(model, tmp_path):
+    (tmp_path / "notes.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match="is no model"):
+        model.save_pretrained(tmp_path)
+    with pytest.raises(FileExistsError, match="is no model"):
+        model.save_pretrained(tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "years of work"
+    (tmp_path / "empty").mkdir()
+    assert TxFM.from_pretrained(model.save_pretrained(tmp_path / "empty")).genes == GENES
+
+
 def test_model_card(model, tmp_path):
     path = model.save_pretrained(tmp_path / "m", card="## Limits\n\nMade for a test.", corpus="abc123")
     card = (path / "README.md").read_text()
@@ -119,6 +131,10 @@ def test_damaged_files(model, tmp_path):
         edit(path, config={**config, **changes})
         with pytest.raises(ValueError, match=word):
             TxFM.from_pretrained(path)
+    for bad in ({**config, "loss": "l2"}, {"d_model": 16}, 3):
+        edit(path, config=bad)
+        with pytest.raises(ValueError, match="config.json"):
+            TxFM.from_pretrained(path)
     edit(path, config=config)
     weights = path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -141,6 +157,12 @@ def test_models_of_this_package(model, tmp_path, monkeypatch):
     assert TxFM.from_pretrained("txfm-xs").genes == GENES
     with pytest.raises(FileNotFoundError, match="there are: txfm-xs"):
         TxFM.from_pretrained("txfm-xxl")
+
+
+def test_a_mistyped_folder_without_the_hub_s_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(FileNotFoundError, match="runs/xs: no such folder here"):
+        TxFM.from_pretrained("runs/xs")
 
 
 def test_whatever_ships_loads():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import lightning
 import numpy as np
 import pandas as pd
 import pytest
@@ -123,6 +124,38 @@ fit(corpus, {model(corpus)!r}, TrainConfig(**{RUN!r}), {str(tmp_path)!r}, progre
     assert not checkpoint.exists()
 
 
+class StopsAt(lightning.Callback):
+    def __init__(self, step: int, look: bool = False):
+        self.step, self.look = step, look
+
+    def on_validation_start(self, trainer, module):
+        if self.look and trainer.global_step == self.step:
+            raise TimeoutError("amid a look")
+
+    def on_train_batch_end(self, trainer, *_):
+        trainer.should_stop = not self.look and trainer.global_step == self.step
+
+
+def test_a_run_cut_off_at_a_look_does_not_lose_it(corpus, run, tmp_path):
+    with pytest.raises(TimeoutError):
+        stop = [StopsAt(10, look=True)]
+        fit(corpus, model(corpus), TrainConfig(**RUN), tmp_path, progress=False, callbacks=stop)
+    resumed = fit(corpus, model(corpus), TrainConfig(**RUN), tmp_path, progress=False)
+    columns = [c for c in run.history if c not in ("minutes", "waiting")]
+    pd.testing.assert_frame_equal(resumed.history[columns], run.history[columns], rtol=0, atol=0)
+
+
+def test_a_run_that_a_limit_ended_is_not_called_finished(corpus, run, tmp_path):
+    config = TrainConfig(**{**RUN, "checkpoint_minutes": 1e9})
+    with pytest.raises(InterruptedError, match="stopped at step 13 of 30; the same call goes on"):
+        fit(corpus, model(corpus), config, tmp_path, progress=False, callbacks=[StopsAt(13)])
+    assert not (tmp_path / "model").exists()
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 13
+    resumed = fit(corpus, model(corpus), config, tmp_path, progress=False)
+    for a, b in zip(run.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def _reached(checkpoint, step: int) -> bool:
     return checkpoint.exists() and torch.load(checkpoint, weights_only=True)["global_step"] >= step
 
@@ -139,6 +172,15 @@ def test_a_diverging_run_says_so(corpus, tmp_path):
     assert int(n) == 8 and rows in (batch.row[:8].tolist(), batch.row[8:].tolist())
     assert names.split(", ") == [corpus.datasets[c]["name"] for c in np.unique(corpus.dataset[rows])]
     assert not (tmp_path / "model").exists()
+
+
+def test_relu_diverges_and_says_so(corpus, tmp_path):
+    """At a learning rate that the activation with a ceiling survives."""
+    config = TrainConfig(**{**RUN, "learning_rate": 3.0, "clip": 1e6})
+    run = fit(corpus, model(corpus), config, tmp_path / "tanh", progress=False)
+    assert run.history["loss"].map(np.isfinite).all()
+    with pytest.raises(FloatingPointError, match="activation that is bounded"):
+        fit(corpus, model(corpus, activation="relu"), config, tmp_path / "relu", progress=False)
 
 
 def test_the_micro_batch_that_fails_is_named(corpus):
@@ -189,6 +231,35 @@ def test_fine_tuning_starts_where_pretraining_ended(corpus, run, tmp_path):
         fit(corpus, model(corpus), config, tmp_path / "a", progress=False, init=other)
     with pytest.raises(ValueError, match="do not fit this TxFMConfig"):
         fit(corpus, model(corpus, d_model=32), config, tmp_path / "b", progress=False, init=run.model)
+    with pytest.raises(ValueError, match="cannot resume: init was '.*' and is None now"):
+        fit(corpus, model(corpus), config, tmp_path / "a", progress=False)
+
+
+@pytest.mark.parametrize("field", ["n_heads", "n_blocks", "mlp_ratio", "decoder_blocks"])
+def test_weights_of_another_shape_are_no_start(corpus, run, field):
+    """Also where every tensor would fit: other heads, or blocks that would stay as they were drawn."""
+    changed = dataclasses.replace(model(corpus), **{field: getattr(model(corpus), field) * 2})
+    with pytest.raises(ValueError, match=f"do not fit this TxFMConfig: {field} "):
+        _start_from(run.model, TxFM(changed, corpus.genes.tolist()))
+
+
+def test_a_start_may_have_another_loss(corpus, run):
+    other = TxFM(model(corpus, loss="negative_binomial"), corpus.genes.tolist())
+    _start_from(run.model, other)
+    assert torch.equal(other.cls, run.model.cls) and (other.log_dispersion == 0).all()
+    back = TxFM(model(corpus), corpus.genes.tolist())
+    _start_from(other, back)
+    assert torch.equal(back.gene_head.bias, run.model.gene_head.bias)
+
+
+def test_what_cannot_run_is_refused_before_it_starts(corpus, tmp_path):
+    with pytest.raises(ValueError, match="lightning.Trainer refuses its arguments: .*devices"):
+        options = {"progress": False, "accelerator": "cpu", "devices": "abc"}
+        fit(corpus, model(corpus), TrainConfig(**RUN), tmp_path, **options)
+    studies = {n: a for n, a in simulate.corpus(n_genes=300).items() if n == "simulated_a"}
+    whole = build(tmp_path / "c", studies, dataclasses.replace(RULES, validation_fraction=0))
+    with pytest.raises(ValueError, match="no validation samples"):
+        fit(whole, model(whole), TrainConfig(**RUN), tmp_path / "run", progress=False)
 
 
 def test_genes_are_matched_by_name(corpus, run, tmp_path):

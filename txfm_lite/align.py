@@ -139,7 +139,7 @@ class Aligned:
     def __init__(self, adata: AnnData, genes: Sequence[str], layer: str | None = None):
         self.adata, self.n_genes = adata, len(genes)
         if layer is None:
-            self.matrix, var, self.where = adata.X, adata.var, "X"
+            self.matrix, var, self.where = _x(adata), adata.var, "X"
         elif layer in adata.layers:
             self.matrix, var, self.where = adata.layers[layer], adata.var, f"layers[{layer!r}]"
         elif layer == "raw" and adata.raw is not None:
@@ -207,10 +207,18 @@ class Aligned:
         places = {f"layer={k!r}": v for k, v in self.adata.layers.items() if self.where != f"layers[{k!r}]"}
         if self.adata.raw is not None and self.where != "raw.X":
             places["layer='raw'"] = self.adata.raw.X
-        if self.where != "X" and self.adata.X is not None:
+        if self.where != "X" and _x(self.adata) is not None:
             places["layer=None (X)"] = self.adata.X
         good = [where for where, x in places.items() if not not_counts(_values(x[:200]))]
         return f". Counts are in another place: {' or '.join(good)}" if good else ""
+
+
+def _x(adata: AnnData) -> Any:
+    """Return X, or None if there is none: of a file without X, AnnData does not say so but fails."""
+    try:
+        return adata.X
+    except KeyError:
+        return None
 
 
 def _values(x: Any) -> np.ndarray:

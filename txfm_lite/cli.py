@@ -99,7 +99,10 @@ def embed(
 
     if not source.is_file():
         raise FileNotFoundError(f"{source}: there is no such file")
-    adata = anndata.read_h5ad(source, backed="r")
+    try:
+        adata = anndata.read_h5ad(source, backed="r")
+    except OSError as error:
+        raise OSError(f"{source}: cannot be read as an .h5ad file: {error}") from error
     options = {"n_genes": n_genes, "n_draws": n_draws, "layer": layer, "batch_size": batch_size, "seed": seed}
     result = run(adata, model, device=device, **options)
     how = adata.uns["txfm"]

@@ -86,14 +86,15 @@ def choose_micro_batch(
         if share % wanted:
             raise ValueError(f"micro_batch {wanted} does not divide the {share} samples of a process' batch")
         return wanted
-    from .estimate import micro_batch
+    from .estimate import largest_divisor, micro_batch
 
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
-    else:  # shared with the system and everything else
+    elif hasattr(os, "sysconf"):  # shared with the system and everything else
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    fits = min(share, micro_batch(model, memory, precision))
-    return next(n for n in range(fits, 0, -1) if share % n == 0)
+    else:  # Windows does not say
+        memory = 4e9
+    return largest_divisor(share, micro_batch(model, memory, precision))
 
 
 def choose_compile(

@@ -75,8 +75,8 @@ def embed(
     Raises
     ------
     ValueError
-        If the values are no counts, the genes cannot be recognised, or a sample is empty; the message names
-        the cause and the mend.
+        If the values are no counts, the genes cannot be recognised, a sample is empty, or the device cannot
+        be used; the message names the cause and the mend.
     """
     name = "" if not isinstance(model, str | Path) else str(model)
     model = ready(model, device)
@@ -103,7 +103,10 @@ def ready(model: TxFM | str | Path, device: str | None = None) -> TxFM:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if model.genes is None:
         raise ValueError("this model has no vocabulary: it cannot tell which gene is which")
-    return model if device is None else model.to(device)
+    try:
+        return model if device is None else model.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch's words for "no such device"
+        raise ValueError(f"device = {device!r} cannot be used: {error}") from error
 
 
 def _encoded(aligned: Aligned, model: TxFM, options: dict) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:

@@ -88,21 +88,24 @@ def estimate(
     n_genes : int
         G, if `model` is a preset's name.
     batch_size : int
-        Samples per optimiser step; the micro-batch is no larger.
+        Samples per optimiser step; the micro-batch divides it.
 
     Raises
     ------
     ValueError
-        If the preset or the device is unknown, or one sample does not fit the device.
+        If the preset or the device is unknown, a number is not positive, or one sample does not fit.
     """
     config = TxFMConfig.preset(model, n_genes) if isinstance(model, str) else model
     if device not in DEVICES:
         raise ValueError(f"no device {device!r}; there are {', '.join(DEVICES)}")
+    if not (n_samples > 0 and epochs > 0 and batch_size > 0):
+        found = f"n_samples = {n_samples}, epochs = {epochs}, batch_size = {batch_size}"
+        raise ValueError(f"{found}: should be positive")
     known = DEVICES[device]
     one_block, *wider = known.tflops
     sustained = one_block if config.n_blocks == 1 else float(np.interp(config.d_model, WIDTHS, wider))
     work = tflop_per_sample(config)
-    n = min(batch_size, micro_batch(config, known.memory, known.precision))
+    n = largest_divisor(batch_size, micro_batch(config, known.memory, known.precision))
     return Estimate(
         hours=n_samples * epochs * work / sustained / 3600,
         samples_per_second=sustained / work,
@@ -179,6 +182,11 @@ def micro_batch(config: TxFMConfig, memory_bytes: float, precision: str = "bf16"
             "smaller preset or a smaller n_revealed"
         )
     return n - n % 8 if n >= 8 else n
+
+
+def largest_divisor(share: int, at_most: int) -> int:
+    """Return the largest micro-batch that divides a process' share of a batch."""
+    return next(n for n in range(min(share, at_most), 0, -1) if share % n == 0)
 
 
 def n_parameters(config: TxFMConfig) -> int:

@@ -86,6 +86,8 @@ def save(model: TxFM, path: str | Path, dtype: str = "float32", card: str = "", 
     ------
     ValueError
         If `dtype` is another one, or a weight does not fit it.
+    FileExistsError
+        If something else than a model lies at `path`: it would be lost.
     """
     from safetensors.torch import save_file
 
@@ -101,6 +103,8 @@ def save(model: TxFM, path: str | Path, dtype: str = "float32", card: str = "", 
         "provenance": {**model.provenance, **provenance},
     }
     path = Path(path)
+    if not _replaceable(path):
+        raise FileExistsError(f"{path} is there and is no model: name a new folder, or a model to replace")
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
@@ -152,20 +156,24 @@ def load(name: str | Path, genes: Sequence[str] | None = None, **hub: Any) -> Tx
             raise FileNotFoundError(f"{path}: no {file}; a model folder is written by save_pretrained")
     try:
         info = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        fields = info["config"]
-    except (json.JSONDecodeError, KeyError) as error:
+        fields = dict(info["config"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}/config.json is no configuration of a TxFM: {error!r}") from error
     if unknown := set(fields) - {f.name for f in dataclasses.fields(TxFMConfig)}:
         raise ValueError(f"{path}/config.json: unknown field {', '.join(sorted(unknown))}")
+    try:
+        config = TxFMConfig(**fields)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}/config.json: {error}") from error
     vocabulary = _vocabulary(path, info)
     if genes is not None:
         _compare(path, vocabulary, [str(g) for g in genes])
-    model = TxFM(TxFMConfig(**fields), vocabulary)
+    model = TxFM(config, vocabulary)
     try:
         model.load_state_dict({k: v.float() for k, v in load_file(path / "model.safetensors").items()})
     except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"{path}/model.safetensors does not fit config.json: {error}") from error
-    model.provenance = info["provenance"]
+    model.provenance = info.get("provenance", {})
     return model.eval()
 
 
@@ -202,8 +210,11 @@ def _locate(name: str | Path, hub: dict[str, Any]) -> Path:
     known = ", ".join(sorted(p.name for p in SHIPPED.glob("*/"))) or "none"
     if not (isinstance(name, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", name)):
         raise FileNotFoundError(f"{name}: no such folder, nor a model of this package (there are: {known})")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise FileNotFoundError(f"{name}: no such folder here, and no huggingface_hub to fetch it") from error
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES), **hub))
@@ -211,6 +222,16 @@ def _locate(name: str | Path, hub: dict[str, Any]) -> Path:
         raise FileNotFoundError(
             f"{name}: no such folder here, and not to be had from the hub: {error}"
         ) from error
+
+
+def _replaceable(path: Path) -> bool:
+    """Tell whether nothing but a model would be lost if this path were written to."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return True
+    try:
+        return json.loads((path / "config.json").read_text(encoding="utf-8"))["model"] == "TxFM"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _vocabulary(path: Path, info: dict[str, Any]) -> list[str] | None:

@@ -260,6 +260,8 @@ class Pretraining(lightning.LightningModule):
         return self._minutes + (time.monotonic() - self._started) / 60
 
     def _over_ranks(self, value: float) -> float:
+        if self.trainer.world_size == 1:  # also where the device has no float64
+            return value
         value = torch.tensor(value, dtype=torch.float64, device=self.device)
         return self.trainer.strategy.reduce(value, reduce_op="mean").item()
 
@@ -302,7 +304,7 @@ class Pretraining(lightning.LightningModule):
 
     def check(self, theirs: dict[str, Any]) -> None:
         """Refuse to go on with a run whose identity is another one."""
-        for key, mine in self.identity().items():
+        for key, mine in {"init": None, **self.identity()}.items():
             if theirs.get(key) != mine:
                 raise ValueError(
                     f"cannot resume: {key} was {theirs.get(key)!r} and is {mine!r} now; use another folder"

@@ -74,8 +74,8 @@ def read(path: str | Path | None = None, changes: Iterable[str] = ()) -> Recipe:
     if path is not None:
         where = str(path)
         try:
-            fields = tomllib.loads(Path(path).read_text())
-        except tomllib.TOMLDecodeError as error:
+            fields = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: not valid TOML: {error}") from error
     for change in changes:
         _merge(fields, parse(change))
@@ -88,6 +88,8 @@ def read(path: str | Path | None = None, changes: Iterable[str] = ()) -> Recipe:
         raise ValueError(f"{where}: no 'output': say which folder the run should have")
     if ("epochs" in fields) == ("steps" in fields.get("training", {})):
         raise ValueError(f"{where}: say how long: either 'epochs' or 'training.steps'")
+    if "epochs" in fields and not fields["epochs"] > 0:
+        raise ValueError(f"{where}: epochs = {fields['epochs']!r}: should be positive")
     if "init" in fields and ("preset" in fields or fields.get("model")):
         raise ValueError(f"{where}: 'init' brings its own size: leave out 'preset' and [model]")
     return Recipe(**fields)
@@ -105,17 +107,16 @@ def train(recipe: Recipe, *, progress: bool = True) -> Run:
         corpus = training_corpus()
     else:
         corpus = Corpus.open(recipe.corpus)
-    options = dict(recipe.training)
+    config = TrainConfig(**{"steps": 1, **recipe.training})
     if recipe.epochs is not None:
-        batch_size = options.get("batch_size", TrainConfig(steps=1).batch_size)
-        options["steps"] = max(1, round(recipe.epochs * len(corpus.rows("train")) / batch_size))
+        steps = round(recipe.epochs * len(corpus.rows("train")) / config.batch_size)
+        config = dataclasses.replace(config, steps=max(1, steps))
     if recipe.init is not None:
         start = TxFM.from_pretrained(recipe.init)
         model, initial = dataclasses.replace(start.config, n_genes=corpus.n_genes), {"init": start}
     else:
         model = TxFMConfig.preset(recipe.preset or "xs", n_genes=corpus.n_genes, **recipe.model)
         initial = {}
-    config = TrainConfig(**options)
     return fit(corpus, model, config, recipe.output, progress=progress, **initial, **recipe.trainer)
 
 

@@ -25,6 +25,7 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from . import devices, monitoring, results
 from .corpus import Corpus
@@ -39,6 +40,7 @@ __all__ = ["Run", "TrainConfig", "fit", "mean_profile"]
 
 log = logging.getLogger(__name__)
 
+SHAPE = ("d_model", "n_blocks", "n_heads", "mlp_ratio", "decoder_blocks")  # what weights belong to
 PER_GENE = ("codebook.weight", "gene_head.weight", "gene_head.bias", "log_dispersion")  # one row per gene
 
 
@@ -73,21 +75,34 @@ class _Stream:
 
 
 class _Saver(lightning.Callback):
-    """Save a checkpoint every few minutes, aside and then renamed: a killed run leaves a whole one."""
+    """Save a checkpoint every few minutes, aside and then renamed: a killed run leaves a whole one.
 
-    def __init__(self, path: Path, minutes: float):
-        self.path, self.minutes, self.last = path, minutes, time.monotonic()
+    It is saved before a step, not after one, where a look may be due: that look would be lost.
+    """
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        due = time.monotonic() - self.last >= 60 * self.minutes
+    def __init__(self, path: Path, minutes: float, steps: int):
+        self.path, self.minutes, self.steps, self.last = path, minutes, steps, time.monotonic()
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        step = trainer.global_step
+        due = step > 0 and time.monotonic() - self.last >= 60 * self.minutes
         if trainer.world_size > 1:  # all processes save together, and clocks differ: the first one's counts
-            due = trainer.global_step % 10 == 0 and trainer.strategy.broadcast(due)
+            # weights that are shared out (FSDP) lie open after a look: to save them then would spoil them
+            quiet = step % 10 == 5 and step % trainer.val_check_batch != 0
+            due = quiet and trainer.strategy.broadcast(due)
         if due:
-            aside = self.path.with_suffix(".partial")
-            trainer.save_checkpoint(aside)
-            if trainer.is_global_zero:
-                os.replace(aside, self.path)
-            self.last = time.monotonic()
+            self._save(trainer)
+
+    def on_train_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if trainer.global_step < self.steps:
+            self._save(trainer)
+
+    def _save(self, trainer: lightning.Trainer) -> None:
+        aside = self.path.with_suffix(".partial")
+        trainer.save_checkpoint(aside)
+        if trainer.is_global_zero:
+            os.replace(aside, self.path)
+        self.last = time.monotonic()
 
 
 class _Bar(TQDMProgressBar):
@@ -102,7 +117,7 @@ class _Bar(TQDMProgressBar):
 def _trainer(
     config: TrainConfig, checkpoint: Path, precision: str, progress: bool, given: dict[str, Any]
 ) -> lightning.Trainer:
-    callbacks = [_Saver(checkpoint, config.checkpoint_minutes), *given.pop("callbacks", [])]
+    callbacks = [_Saver(checkpoint, config.checkpoint_minutes, config.steps), *given.pop("callbacks", [])]
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun says so
     if progress:
         callbacks.append(_Bar())
@@ -131,7 +146,10 @@ def _trainer(
         n = options["devices"] * options["num_nodes"]
         options["strategy"] = ModelParallelStrategy(n, 1, save_distributed_checkpoint=False)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its remarks on devices and loggers
-    return lightning.Trainer(callbacks=callbacks, **options)
+    try:
+        return lightning.Trainer(callbacks=callbacks, **options)
+    except (MisconfigurationException, TypeError) as error:
+        raise ValueError(f"lightning.Trainer refuses its arguments: {error}") from error
 
 
 def _start_from(init: TxFM, model: TxFM) -> dict[str, str]:
@@ -141,18 +159,18 @@ def _start_from(init: TxFM, model: TxFM) -> dict[str, str]:
     theirs = [place[model.genes[i]] for i in mine]
     if not mine:
         raise ValueError("init: it knows none of the corpus' genes, so there is nothing to start from")
+    for field in SHAPE:
+        if (a := getattr(init.config, field)) != (b := getattr(model.config, field)):
+            raise ValueError(f"init: its weights do not fit this TxFMConfig: {field} {a} there, {b} here")
     log.info("fine-tuning: %d of %d genes are known", len(mine), len(model.genes))
     state, digest = model.state_dict(), hashlib.sha256()
-    try:
-        for name, tensor in init.state_dict().items():
-            digest.update(tensor.cpu().numpy().tobytes())
-            if name in PER_GENE:
-                state[name][mine] = tensor[theirs].to(state[name])
-            else:
-                state[name] = tensor
-        model.load_state_dict(state)
-    except (KeyError, RuntimeError) as error:
-        raise ValueError(f"init: its weights do not fit this TxFMConfig: {error}") from error
+    for name, tensor in init.state_dict().items():
+        digest.update(tensor.cpu().numpy().tobytes())
+        if name not in PER_GENE:
+            state[name] = tensor
+        elif name in state:  # dispersions are there only if the loss needs them
+            state[name][mine] = tensor[theirs].to(state[name])
+    model.load_state_dict(state)
     return {"init": digest.hexdigest()}
 
 
@@ -219,14 +237,19 @@ def fit(
     ------
     ValueError
         If `path` holds a run with another corpus, model or schedule, a batch cannot be divided as asked, the
-        device lacks the precision, or the weights of `init` do not fit.
+        device lacks the precision, Lightning refuses an argument, or the weights of `init` do not fit.
     FloatingPointError
         If the loss stops being a finite number, naming step, datasets and rows of the corpus.
+    InterruptedError
+        If one of the trainer's arguments, such as ``max_time``, ended the run early: the same call goes on.
     """
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     if model.n_genes != corpus.n_genes:
         raise ValueError(f"TxFMConfig.n_genes is {model.n_genes:,}; the corpus has {corpus.n_genes:,}")
+    rows = np.random.default_rng(0).permutation(corpus.rows("validation"))[: config.n_validation]
+    if not len(rows):
+        raise ValueError(f"{corpus.path}: no validation samples to look at: build it with some")
     device = devices.training_device(trainer.get("accelerator", "auto"))
     precision, why_precision = devices.choose_precision(config.precision, device)
     checkpoint = path / "last.ckpt"
@@ -260,7 +283,6 @@ def fit(
 
     options = {"rank": trainer.global_rank, "world_size": trainer.world_size, "seed": config.seed}
     stream = _Stream(BatchLoader(corpus, share, **options), config.steps, first, module.watch)
-    rows = np.random.default_rng(0).permutation(corpus.rows("validation"))[: config.n_validation]
     looks = BatchLoader(corpus, min(64, len(rows)), rows=rows, shuffle=False, drop_last=False)
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
@@ -271,6 +293,8 @@ def fit(
             trainer.validate(module, looks, verbose=False)  # untrained: the first point of the curve
         trainer.fit(module, stream, looks, ckpt_path=checkpoint if first else None)
         module.watch.collect()
+        if (step := trainer.global_step) < config.steps:
+            raise InterruptedError(f"{path}: stopped at step {step} of {config.steps}; the same call goes on")
         if module.history[-1]["step"] < config.steps:
             trainer.validate(module, looks, verbose=False)  # where the last look was not at the last step
     done = _whole(module.model)
