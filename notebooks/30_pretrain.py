@@ -23,7 +23,7 @@
 # - **You will** read a masked autoencoder's loss against its floor, find what keeps a model on a plateau, and compare the trained
 #   model with PCA, raw counts and its untrained self on held-out studies.
 # - **You need** [the corpus](10_corpus.ipynb) and [the notation](../book/notation.md).
-# - **It takes** `smoke` about 30 s on simulated studies; `book` about 4 minutes and 1.5 GB on 2 CPU cores (plus the corpus, if it is
+# - **It takes** `smoke` about 30 s on simulated studies; `book` about 3 minutes and 2 GB on 2 CPU cores (plus the corpus, if it is
 #   not built yet); `full` trains on 15,000 genes and wants a GPU.
 # :::
 
@@ -454,8 +454,8 @@ for name, methods in scored.items():
 #
 # ## What does more training buy?
 #
-# What a page cannot afford was run once and stored: models of three widths on the whole vocabulary, for a quarter of an hour and
-# more, on two CPU cores. One block makes this possible: there CLS is the same for every cell until it has looked at the genes, so
+# What a page cannot afford was run once and stored: models of three widths on twenty thousand genes, for up to an hour on one CPU
+# core. One block makes this possible: there CLS is the same for every cell until it has looked at the genes, so
 # its query is, too, and attention becomes one matrix product per head, however many genes are shown
 # ({mod}`txfm_lite.blocks`). And the gene vectors start at the principal axes of the corpus (`start_from_components`): at this
 # scale, finding out which genes vary together would otherwise take most of the samples.
@@ -480,7 +480,9 @@ print(
     f" before and {curve['probe'].iloc[-1]:.3f} after training"
 )
 budget.pivot_table(
-    index=["model", "width", "samples"], columns="dataset", values="value"
+    index=["model", "width", "components", "samples"],
+    columns="dataset",
+    values="value",
 ).round(3)
 
 # %% mystnb={"figure": {"caption": "Stored runs: kNN balanced accuracy on the held-out studies against samples seen, one line per width; dashed: PCA with as many components fitted on the same corpus; dotted: chance.", "name": "fig-budget"}, "image": {"alt": "Line charts, one per held-out study: accuracy against samples seen on a logarithmic axis, for widths 64, 128 and 256, with dashed lines for PCA and a dotted line at chance."}}
@@ -522,15 +524,15 @@ axes[0, 0].legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# **What we see.** Off the plateau, samples pay: at every width the curve that has seen more is higher, with the noise that one seed and
-# two studies bring. `txfm-xs` comes near PCA fitted on the same corpus, below it on the cancer lines (which PCA and plain counts
-# find easy) and above it on the brain. It took a million samples; the plateau was behind it after fifty thousand. More of the
-# same would not help it: its explained share on validation batches peaked half-way, at .294, and fell to .280, while the training
-# loss went on falling. Fourteen thousand cells, seen seventy times, begin to be learned by heart. The next step is more data, not
-# more time; that is the paper's own argument about corpora, met at the small end.
+# **What we see.** Samples pay: on the cancer lines the curve that has seen more is higher at every width; on the brain study, with one
+# seed and few cells, short runs jump about. `txfm-xs` comes near PCA fitted on the same corpus, below it on the cancer lines (which
+# PCA and plain counts find easy) and somewhat above it on the brain. It took a million samples. More of the same would not help
+# it: its explained share on validation batches peaked half-way, at .294, and fell to .280, while the training loss went on falling.
+# Fourteen thousand cells, seen seventy times, begin to be learned by heart. The next step is more data, not more time: the
+# paper's own argument about corpora, met at the small end.
 #
-# The comparison is not level in one respect: `txfm-xs` was told the principal axes. Its untrained twin with such axes
-# (`results/budget`, *TxFM untrained*) shows what that alone is worth: much less than PCA.
+# The comparison is not level in one respect: these models were told principal axes (*components*: how many). What that alone is
+# worth, the untrained models with and without them show: far less than PCA.
 #
 # ## How many genes should be shown?
 #
@@ -562,7 +564,10 @@ pd.DataFrame(
 ).round(3)
 
 # %% [markdown]
-# PROSE_SHOWN
+# **What we see.** For the shipped model, showing all that is measured is best or close to it, and the only choice without chance;
+# a single draw of the 2,048 genes it was trained with costs accuracy, and averaging draws wins most of that back. So all
+# genes are the default. With several blocks the cost of a token is the square of their number, and a few draws are the way out:
+# `n_genes=2048, n_draws=8`.
 #
 # ## What remains of a run?
 #
@@ -636,7 +641,8 @@ pd.DataFrame(rows).T
 
 # %% [markdown]
 # The code is the same on a GPU: `bf16` where the card has it (a T4 has not and gets `fp16`), genes drawn and counts made dense on
-# the card, compiled blocks, micro-batches that fill its memory. For the paper's S:
+# the card, compiled blocks, micro-batches that fill its memory. For the paper's S (a shorter run for one card is ready in
+# `txfm_lite/weights/txfm-s.toml`):
 #
 # ```bash
 # python -m txfm_lite corpus build corpora/diverserna-mini

@@ -10,6 +10,7 @@ writes ``adata.obsm["X_txfm"]``, which ``sc.pp.neighbors(adata, use_rep="X_txfm"
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,7 +123,8 @@ def _encoded(aligned: Aligned, model: TxFM, options: dict) -> Iterator[tuple[sli
             "n_genes=%d, as in training, is many times faster",
             measured.sum(), config.n_blocks, config.n_revealed,
         )  # fmt: skip
-    with tqdm(total=aligned.adata.n_obs, desc="embed", unit="cell", delay=3) as bar:
+    off = bool(os.environ.get("TQDM_DISABLE"))  # in a notebook, tqdm itself does not look
+    with tqdm(total=aligned.adata.n_obs, desc="embed", unit="cell", delay=3, disable=off) as bar:
         for rows, x, library_size in aligned:
             _judge(aligned, last=rows.stop == aligned.adata.n_obs)
             arrays = x.indptr, x.indices, x.data, library_size, measured
