@@ -701,6 +701,9 @@ table.rename_axis("millions")
 
 
 # %%
+from txfm_lite.estimate import tflop_per_sample
+
+
 def operations(c, K, cls_only=True):
     """Floating-point operations of a training sample; attention's share."""
     T, d, n = K + 1, c.d_model, c.n_blocks
@@ -717,6 +720,7 @@ paper_sizes = {f"TxFM-{s.upper()}": TxFMConfig.preset(s, 44_349) for s in "sbl"}
 rows = {}
 for name, c in paper_sizes.items():
     flop, share = operations(c, 2048)
+    assert math.isclose(flop / 1e12, tflop_per_sample(c))  # the library's count
     saved = 1 - flop / operations(c, 2048, cls_only=False)[0]
     rows[name] = {
         "TFLOP per sample": round(flop / 1e12, 3),
