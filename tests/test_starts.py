@@ -44,6 +44,9 @@ def test_the_axes_of_a_part_of_the_samples_do_not_depend_on_the_generator(corpus
     torch.manual_seed(2)
     assert torch.equal(first, principal_axes(corpus, model(corpus), 3, n_samples=100, seed=5))
     assert not torch.equal(first, principal_axes(corpus, model(corpus), 3, n_samples=100, seed=6))
+    assert principal_axes(corpus, model(corpus), 10, n_samples=12).shape == (10, corpus.n_genes)
+    with pytest.raises(ValueError, match="these 12 samples have 12 at most"):
+        principal_axes(corpus, model(corpus), 13, n_samples=12)
 
 
 def test_gene_vectors_start_at_the_axes(corpus):

@@ -208,7 +208,8 @@ def reconstruct(
     AnnData, shape (n, genes)
         X, float32, dense: expected counts at the sample's own library size, (exp(x̂) - 1) · total / L.
         ``var["measured"]``: False where the prediction rests on other genes alone. obs as in `adata`;
-        ``obsm["X_txfm"]``: the embeddings.
+        ``obsm["X_txfm"]``: the embeddings. (With the softmax activation all genes of the vocabulary share
+        the library here; in training only the measured ones do.)
 
     Raises
     ------

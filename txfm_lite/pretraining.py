@@ -100,8 +100,16 @@ def principal_axes(corpus: Corpus, model: TxFM, n: int, n_samples: int = 8192, s
     -------
     Tensor, float32, shape (n, G)
         Orthogonal; each as long as the standard deviation of its scores.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer samples or genes than axes.
     """
     rows = np.sort(np.random.default_rng(seed).permutation(corpus.rows("train"))[:n_samples])
+    most = min(len(rows), corpus.n_genes)
+    if n > most:
+        raise ValueError(f"start_from_components = {n}: these {len(rows):,} samples have {most:,} at most")
     indptr, indices, counts = corpus.read(rows)
     x = torch.zeros(len(rows), corpus.n_genes)
     sample = np.repeat(np.arange(len(rows)), np.diff(indptr))
@@ -113,7 +121,7 @@ def principal_axes(corpus: Corpus, model: TxFM, n: int, n_samples: int = 8192, s
     x.masked_fill_(~measured, 0.0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        _, scale, axes = torch.svd_lowrank(x, q=n + 16, niter=3)
+        _, scale, axes = torch.svd_lowrank(x, q=min(n + 16, most), niter=3)
     return axes[:, :n].T * scale[:n, None] / len(rows) ** 0.5
 
 
