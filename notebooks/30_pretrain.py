@@ -448,7 +448,7 @@ for name, methods in scored.items():
 
 # %% [markdown]
 # **What we see.** *Trained* minus *untrained* is what pretraining taught; it is positive on every study. On blood, which makes up
-# most of the corpus, a minute of training comes near PCA fitted on the same data. On cancer lines and brain it does not carry over
+# most of the corpus, a fraction of a minute of training comes near PCA fitted on the same data. On cancer lines and brain it does not carry over
 # as PCA's axes do: PCA, and on the cancer lines plain counts, are far ahead. That is a result about this budget, and a warning:
 # leaving the plateau is necessary, not sufficient. The paper's claim is about thousands of times more samples.
 #
@@ -485,7 +485,7 @@ budget.pivot_table(
     values="value",
 ).round(3)
 
-# %% mystnb={"figure": {"caption": "Stored runs: kNN balanced accuracy on the held-out studies against samples seen, one line per width; dashed: PCA with as many components fitted on the same corpus; dotted: chance.", "name": "fig-budget"}, "image": {"alt": "Line charts, one per held-out study: accuracy against samples seen on a logarithmic axis, for widths 64, 128 and 256, with dashed lines for PCA and a dotted line at chance."}}
+# %% mystnb={"figure": {"caption": "Stored runs: kNN balanced accuracy on the held-out studies against samples seen, one line per width, the point at a million samples is txfm-xs; dashed: PCA with as many components fitted on the same corpus; dotted: chance.", "name": "fig-budget"}, "image": {"alt": "Line charts, one per held-out study: accuracy against samples seen on a logarithmic axis, for widths 64, 128 and 256, with dashed lines for PCA and a dotted line at chance."}}
 trained = budget[budget["model"] == "TxFM"]
 studied = sorted(budget["dataset"].unique())
 fig, axes = plt.subplots(1, len(studied), figsize=(7, 3), squeeze=False)
@@ -564,10 +564,10 @@ pd.DataFrame(
 ).round(3)
 
 # %% [markdown]
-# **What we see.** For the shipped model, showing all that is measured is best or close to it, and the only choice without chance;
-# a single draw of the 2,048 genes it was trained with costs accuracy, and averaging draws wins most of that back. So all
-# genes are the default. With several blocks the cost of a token is the square of their number, and a few draws are the way out:
-# `n_genes=2048, n_draws=8`.
+# **What we see.** For the shipped model, showing all that is measured is best or close to it, and the only choice without chance.
+# A single draw of the 2,048 genes it was trained with costs accuracy; averaging eight draws wins most of that back on two of
+# the three studies. So all genes are the default. With several blocks the cost grows with the square of the number of genes
+# shown, and a few draws are the way out: `n_genes=2048, n_draws=8`.
 #
 # ## What remains of a run?
 #
@@ -637,7 +637,7 @@ for preset in ("xs", "s", "b", "l"):
         "paper, H100-hours": published.get(preset, np.nan),
     }
 print(costs["h100"].basis)
-pd.DataFrame(rows).T
+pd.DataFrame(rows, dtype=object).T.fillna("")
 
 # %% [markdown]
 # The code is the same on a GPU: `bf16` where the card has it (a T4 has not and gets `fp16`), genes drawn and counts made dense on

@@ -134,6 +134,7 @@ def _trainer(
         "max_steps": config.steps,
         "val_check_interval": min(config.validate_every, config.steps),
         "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,  # of what Lightning logs by itself, nothing; else it warns about short runs
         "enable_checkpointing": False,
         "enable_progress_bar": progress,
         "enable_model_summary": False,
