@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py                      # each configuration takes 2 to 8 minutes
     python benchmarks/gpu.py --only b-compiled embed-b
-    python benchmarks/gpu.py --size small --out /tmp/gpu    # the same on a CPU, in seconds: does it run?
+    python benchmarks/gpu.py --size small --out gpu-try    # the same on a CPU, in seconds: does it run?
 
 It calls what users call, ``training.fit``, on a synthetic corpus as wide as DiverseRNA (nine gene lists in a
 vocabulary of 44,349), and times the steps between two waits for the device: reading, shuffling, shipping,
