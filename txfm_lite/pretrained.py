@@ -276,6 +276,7 @@ def _card(model: TxFM, title: str, text: str, info: dict[str, Any]) -> str:
         return "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in facts.items())])
 
     name = title if (SHIPPED / title).is_dir() else f"path/to/{title}"
+    origin = {k: v for k, v in info["provenance"].items() if k not in info["config"]}  # the shape is said
     return _CARD.format(
         title=title,
         name=name,
@@ -284,5 +285,5 @@ def _card(model: TxFM, title: str, text: str, info: dict[str, Any]) -> str:
         d_model=model.config.d_model,
         text=f"\n{text.strip()}\n" if text else "",
         shape=table(info["config"]),
-        provenance=table(info["provenance"]) if info["provenance"] else "Nothing was recorded.",
+        provenance=table(origin) if origin else "Nothing was recorded.",
     )
