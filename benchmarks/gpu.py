@@ -6,9 +6,9 @@
 
 It calls what users call, ``training.fit``, on a synthetic corpus as wide as DiverseRNA (nine gene lists in a
 vocabulary of 44,349), and times the steps between two waits for the device: reading, shuffling, shipping,
-densifying, the draw of the genes, the model, the optimiser. Results lie in one JSON file per configuration;
-one that is there already is not measured again, so an interrupted run goes on where it stopped. Needs torch,
-lightning, numpy and safetensors.
+densifying, the draw of the genes, the model, the optimiser. Results lie in results/gpu, one file per
+configuration; one that is there already is not measured again, so an interrupted run goes on where it
+stopped. Needs torch, lightning, numpy and safetensors.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import subprocess
 import tempfile
 import time
 from contextlib import nullcontext
@@ -27,13 +26,12 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from txfm_lite import devices, inference, training
+from txfm_lite import devices, inference, results, training
 from txfm_lite.corpus import Corpus
 from txfm_lite.corpus_writer import CorpusWriter
 from txfm_lite.estimate import tflop_per_sample
 from txfm_lite.txfm import TxFM, TxFMConfig
 
-ROOT = Path(__file__).parents[1]
 LIMIT = 530  # seconds for one configuration
 GENES = (8_248, 21_310, 15_438, 18_486, 16_445, 17_619, 24_712, 19_594, 36_695)  # measured by each dataset
 SIZES = {  # preset changes, corpus, steps to warm up and to time
@@ -207,16 +205,9 @@ def measure(name: str, size_name: str, corpus: Path, out: Path, seed: int, commi
             result = train(config, corpus, size, what["compile"], seed)
     peak = matmul_rate(device)
     result |= {"matmul_tflops": peak, "share_of_matmul": result["tflops"] / peak, "attention_kernel": kernel}
-    provenance = {
-        "commit": commit,
-        "seed": seed,
-        "device": devices.device_name(device),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "lightning": lightning.__version__,
-        "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(start)),
-        "seconds": time.time() - start,
-    }
+    versions = {"cuda": torch.version.cuda, "lightning": lightning.__version__}
+    known = {"commit": commit} if commit else {}
+    provenance = results.provenance(seed=seed, seconds=time.time() - start, **versions, **known)
     facts = {
         "configuration": name,
         "size": size_name,
@@ -229,18 +220,7 @@ def measure(name: str, size_name: str, corpus: Path, out: Path, seed: int, commi
         "nnz_per_cell": corpus.nnz / len(corpus),
         "corpus_gb": corpus.nbytes / 1e9,
     }
-    text = json.dumps({**facts, **result, "provenance": provenance}, indent=1) + "\n"
-    aside = out / f"{name}.partial"
-    aside.write_text(text)
-    aside.rename(out / f"{name}.json")
-
-
-def commit() -> str | None:
-    """Return the commit of this code, or None where git or its history is missing."""
-    try:
-        return subprocess.check_output(["git", "-C", ROOT, "rev-parse", "HEAD"], text=True).strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    results.write(name, [{**facts, **result}], provenance, out)
 
 
 def main() -> None:
@@ -248,15 +228,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("--only", nargs="+", choices=CONFIGURATIONS, default=list(CONFIGURATIONS))
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "gpu")
+    parser.add_argument("--out", type=Path, default=results.directory() / "gpu")
     parser.add_argument("--corpus", type=Path, help="keep the synthetic corpus here (default: for this run)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--commit", default=commit(), help="of this code, where git cannot tell")
+    parser.add_argument("--commit", help="of this code, where git cannot tell")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         path = args.corpus or Path(folder) / "corpus"
-        todo = [name for name in args.only if not (args.out / f"{name}.json").exists()]
+        todo = [name for name in args.only if not results.stored(name, args.out)]
         if todo and not path.exists():
             size = SIZES[args.size]
             synthetic(path, size["n_genes"], size["cells"], size["nnz"], args.seed)
@@ -274,8 +253,8 @@ def main() -> None:
                 print(f"{name}: failed, see above")
     print(f"{'':18}{'samples/s':>10}{'TFLOP/s':>9}{'of matmul':>10}{'waiting':>9}{'GB':>7}")
     for name in args.only:
-        if (args.out / f"{name}.json").exists():
-            r = json.loads((args.out / f"{name}.json").read_text())
+        if results.stored(name, args.out):
+            r = json.loads((args.out / f"{name}.json").read_text())["rows"][0]
             waiting = f"{r['waiting']:.1%}" if "waiting" in r else ""
             memory = f"{r['peak_gb']:.1f}" if r["peak_gb"] else ""
             rates = f"{r['samples_per_second']:10.1f}{r['tflops']:9.3g}{r['share_of_matmul']:10.1%}"

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from txfm_lite import results
 from txfm_lite.estimate import tflop_per_sample
 from txfm_lite.txfm import TxFMConfig
 
@@ -32,7 +33,10 @@ def test_measures_stores_and_does_not_repeat(tmp_path):
     assert all((tmp_path / name).read_bytes() == content for name, content in stored.items())
     assert all(name in table for name in ("b-compiled", "embed-b", "xs-eager"))
 
-    train, embed = (json.loads(stored[f"{name}.json"]) for name in ("b-compiled", "embed-b"))
+    contents = [json.loads(stored[f"{name}.json"]) for name in ("b-compiled", "embed-b")]
+    assert all({"commit", "seed", "device", "versions", "date"} <= set(c["provenance"]) for c in contents)
+    assert len(results.read(tmp_path.name, tmp_path.parent)) == 3
+    (train,), (embed,) = (c["rows"] for c in contents)
     config = TxFMConfig.preset("b", 400, d_model=24, n_heads=2, n_revealed=48)
     work = tflop_per_sample(config)
     assert train["tflops"] == pytest.approx(work * train["samples_per_second"])
@@ -40,7 +44,6 @@ def test_measures_stores_and_does_not_repeat(tmp_path):
     assert train["samples_per_second"] == pytest.approx(16 / train["seconds_per_step"])
     for r in (train, embed):
         assert r["share_of_matmul"] == pytest.approx(r["tflops"] / r["matmul_tflops"])
-        assert {"commit", "seed", "device", "torch", "date"} <= set(r["provenance"])
     assert 0 <= train["waiting"] < 1 and train["k"] == 48
 
 
