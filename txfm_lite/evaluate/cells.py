@@ -10,36 +10,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def knn_accuracy(
-    reference: np.ndarray,
-    reference_labels: np.ndarray,
-    query: np.ndarray,
-    query_labels: np.ndarray,
-    n_neighbors: int = 15,
-) -> float:
-    """Classify query cells by the majority of their nearest reference cells.
-
-    Only query cells whose label occurs among the reference cells count; unlabelled cells are left out on both
-    sides.
-
-    Parameters
-    ----------
-    reference, query : ndarray, shape (n, d) and (m, d)
-        Embeddings; cosine distance.
-    reference_labels, query_labels : array of str, shape (n,) and (m,)
-        Missing values mark unlabelled cells.
-    n_neighbors : int
-
-    Returns
-    -------
-    float
-        Mean over the labels of the share classified correctly (balanced accuracy: guessing gives one over the
-        number of labels, whatever their frequencies). NaN if no query cell counts.
-    """
-    truth, predicted = _classify(reference, reference_labels, query, query_labels, n_neighbors)
-    return _balanced_accuracy(truth, predicted)
-
-
 def knn_across_batches(
     embedding: np.ndarray, labels: pd.Series, batches: pd.Series, n_neighbors: int = 15
 ) -> float:
