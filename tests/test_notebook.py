@@ -111,14 +111,6 @@ def test_provenance_names_all_that_made_the_numbers(shown):
     assert all(line.count("|") == 3 for line in table.splitlines())
 
 
-def test_the_data_fingerprint_follows_the_files():
-    def source(digest):
-        return SimpleNamespace(uns={"source": {"dataset": "d", "part": "main", "files": {"f": digest}}})
-
-    assert notebook._fingerprint(source("1")) == notebook._fingerprint(source("1"))
-    assert notebook._fingerprint(source("1")) != notebook._fingerprint(source("2"))
-
-
 def test_the_commit_is_that_of_the_package_and_marks_changed_files(tmp_path, monkeypatch):
     def git(*args):
         identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]

@@ -2,6 +2,8 @@
 
 import json
 
+import anndata
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -41,3 +43,27 @@ def test_every_stored_run_says_where_it_comes_from():
         content = json.loads(file.read_text())
         assert {"commit", "date", "device", "versions"} <= set(content["provenance"]), file
         assert len(pd.DataFrame(content["rows"])), file
+
+
+def test_a_fingerprint_follows_the_source_files_the_size_and_a_readers_own_counts():
+    def study(digest, n=3):
+        adata = anndata.AnnData(np.ones((n, 2), np.float32))
+        adata.uns["source"] = {"dataset": "d", "part": "main", "files": {"f": digest}}
+        return results.fingerprint(adata)
+
+    assert study("1") == study("1") and study("1").startswith("d (main) ") and study("1").endswith("3 x 2")
+    assert len({study("1"), study("2"), study("1", n=4)}) == 3
+
+    own = anndata.AnnData(np.arange(6, dtype=np.float32).reshape(3, 2))
+    other = own.copy()
+    other.X[0, 0] = 7
+    assert results.fingerprint(own) == results.fingerprint(own.copy()) != results.fingerprint(other)
+    assert results.fingerprint("as it is") == "as it is"
+
+
+def test_an_undefined_value_comes_back_undefined(tmp_path):
+    rows = [{"metric": "a", "value": float("nan")}, {"metric": "b", "value": 0.5}]
+    file = results.write("study/run", rows, {"commit": "x"}, tmp_path)
+    assert "NaN" not in file.read_text()  # which is not JSON
+    back = results.read("study", tmp_path)
+    assert np.isnan(back["value"][0]) and back["value"][1] == 0.5

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import ast
 import difflib
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -37,6 +36,8 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
+
+from . import results
 
 PROFILES = ("smoke", "book", "full")  # seconds, for tests | minutes on two CPU cores, the default | a GPU
 
@@ -177,7 +178,7 @@ def provenance(cfg: SimpleNamespace, data: Iterable = ()) -> None:
         "commit": commit() or "unknown",
         "profile": cfg.profile,
         "parameters": ", ".join(f"{name} = {value}" for name, value in parameters.items()),
-        "data": ", ".join(map(_fingerprint, data)) or "none",
+        "data": ", ".join(map(results.fingerprint, data)) or "none",
         "device": _device(),
         "versions": ", ".join(_versions()),
         "time": f"{(time.monotonic() - _START) / 60:.1f} minutes",
@@ -203,16 +204,6 @@ def commit() -> str:
     except importlib.metadata.PackageNotFoundError:
         return ""
     return json.loads(url).get("vcs_info", {}).get("commit_id", "")[:7]
-
-
-def _fingerprint(data) -> str:
-    if isinstance(data, str):
-        return data
-    if hasattr(data, "fingerprint"):
-        return f"{type(data).__name__.lower()} {data.fingerprint[:12]}"
-    source = data.uns["source"]
-    digest = hashlib.sha256(json.dumps(sorted(source["files"].items())).encode()).hexdigest()
-    return f"{source['dataset']} ({source['part']}) {digest[:12]}"
 
 
 def _device() -> str:

@@ -7,7 +7,9 @@ of what was measured, and one provenance for all of them. A page that shows stor
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 import platform
 import sys
@@ -15,6 +17,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +54,29 @@ def provenance(**facts: Any) -> dict[str, Any]:
     }
 
 
+def fingerprint(data: Any) -> str:
+    """Return a short text that tells one dataset, or one corpus, from another.
+
+    Parameters
+    ----------
+    data : AnnData, object with a ``fingerprint``, or str
+        Text is returned as it is.
+    """
+    if isinstance(data, str):
+        return data
+    if hasattr(data, "fingerprint"):
+        return f"{type(data).__name__.lower()} {data.fingerprint[:12]}"
+    shape = f"{data.n_obs:,} x {data.n_vars:,}"
+    if "source" not in data.uns:  # a reader's own file: its names and counts
+        x = data.X.data if hasattr(data.X, "indptr") else np.asarray(data.X)
+        content = hashlib.sha256("\n".join([*data.obs_names, *data.var_names]).encode())
+        content.update(np.ascontiguousarray(x).tobytes())
+        return f"own data {content.hexdigest()[:12]}, {shape}"
+    source = data.uns["source"]
+    digest = hashlib.sha256(json.dumps(sorted(source["files"].items())).encode())
+    return f"{source['dataset']} ({source['part']}) {digest.hexdigest()[:12]}, {shape}"
+
+
 def stored(name: str, folder: Path | None = None) -> bool:
     """Tell whether a run, ``"study/run"``, has been stored."""
     return _path(name, folder).is_file()
@@ -75,7 +102,9 @@ def write(
     path = _path(name, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".partial")
-    aside.write_text(json.dumps({"provenance": provenance, "rows": list(rows)}, indent=1) + "\n")
+    plain = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in r.items()} for r in rows]
+    content = {"provenance": provenance, "rows": plain}
+    aside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     os.replace(aside, path)
     return path
 
