@@ -51,6 +51,17 @@ def run(corpus, tmp_path_factory):
     return fit(corpus, model(corpus), TrainConfig(**RUN), path, progress=False)
 
 
+def test_snapshots_are_the_model_as_it_was(corpus, run, tmp_path):
+    steps = [0, 7, 30]
+    again = fit(corpus, model(corpus), TrainConfig(**RUN), tmp_path, progress=False, snapshots=steps)
+    kept = {n: TxFM.from_pretrained(tmp_path / f"snapshots/step-{n}").state_dict() for n in steps}
+    assert sorted(p.name for p in (tmp_path / "snapshots").iterdir()) == ["step-0", "step-30", "step-7"]
+    for name, final in run.model.state_dict().items():  # keeping them changes nothing
+        assert torch.equal(again.model.state_dict()[name], final) and torch.equal(kept[30][name], final)
+    moved = [torch.dist(kept[n]["gene_head.weight"], kept[30]["gene_head.weight"]) for n in steps]
+    assert moved[0] > moved[1] > moved[2] == 0
+
+
 def test_mean_profile_against_pandas(corpus):
     rows = corpus.rows("train")
     x = pd.DataFrame(corpus.csr(rows).toarray() * (1e4 / corpus.library_size[rows])[:, None])

@@ -15,7 +15,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -103,6 +103,22 @@ class _Saver(lightning.Callback):
         if trainer.is_global_zero:
             os.replace(aside, self.path)
         self.last = time.monotonic()
+
+
+class _Keeper(lightning.Callback):
+    """Keep the model as it is after some steps, to see what it learns when."""
+
+    def __init__(self, path: Path, steps: Sequence[int]):
+        self.path, self.steps = path, frozenset(steps)
+
+    def on_train_start(self, trainer: lightning.Trainer, module: Pretraining) -> None:
+        self.on_train_batch_end(trainer, module)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: Pretraining, *_: Any) -> None:
+        if trainer.global_step in self.steps:
+            whole = _whole(module.model)
+            if trainer.is_global_zero:
+                whole.save_pretrained(self.path / f"step-{trainer.global_step}", **module.identity())
 
 
 class _Bar(TQDMProgressBar):
@@ -209,6 +225,7 @@ def fit(
     *,
     progress: bool = True,
     init: TxFM | str | Path | None = None,
+    snapshots: Sequence[int] = (),
     **trainer: Any,
 ) -> Run:
     """Train a TxFM on a corpus, or go on with the run that stopped in `path`, or open it if it is done.
@@ -226,6 +243,8 @@ def fit(
         Show a progress bar.
     init : TxFM, or the name or folder of one, optional
         Fine-tuning: start from these weights. Genes are matched by name; those it does not know start afresh.
+    snapshots : sequence of int
+        Keep the model after these steps, 0 included, as ``snapshots/step-<n>`` in the folder.
     **trainer
         Further arguments of ``lightning.Trainer``, for example ``accelerator="cpu"``, or
         ``devices=4, strategy="fsdp"`` (by default every device has all the weights, ``"ddp"``).
@@ -254,6 +273,8 @@ def fit(
     device = devices.training_device(trainer.get("accelerator", "auto"))
     precision, why_precision = devices.choose_precision(config.precision, device)
     checkpoint = path / "last.ckpt"
+    keeper = _Keeper(path / "snapshots", snapshots)
+    trainer["callbacks"] = [keeper, *trainer.get("callbacks", [])]
     trainer = _trainer(config, checkpoint, devices.PRECISIONS[precision], progress, trainer)
     share, rest = divmod(config.batch_size, trainer.world_size)
     if rest:
