@@ -88,7 +88,8 @@ def numbers(rows: pd.DataFrame, metrics: Sequence[str] | None = None, *, apart: 
         Index: models, by mean rank, controls last. Columns: (score, "mean") and (score, "sd"), then those of
         :data:`SUMMARY` that make sense: no plain mean of a single column or where low is good, no correction
         without nulls. The sd of a mean over datasets takes their seeds as independent. A dataset in which no
-        model has a score does not count for that score.
+        model has a score does not count for that score. ``attrs["low is good"]`` names the columns where the
+        ceiling lies below the null.
 
     Raises
     ------
@@ -123,6 +124,8 @@ def numbers(rows: pd.DataFrame, metrics: Sequence[str] | None = None, *, apart: 
     parts["mean rank", ""] = rank = wide["rank"][columns].mean(axis=1, skipna=False)
     found = pd.DataFrame(parts)
     found.columns = pd.MultiIndex.from_tuples(parts)
+    low = set(lines.loc[lines["falling"], "score"])
+    found.attrs["low is good"] = [name for name, group in groups.items() if group[0][0] in low]
     places = {m: (CONTROLS.index(m) + 1 if m in CONTROLS else 0, r) for m, r in rank.fillna(np.inf).items()}
     return found.loc[sorted(places, key=places.get)]
 
@@ -149,7 +152,6 @@ def table(
     import pandas as pd
 
     found = numbers(rows, metrics, apart=apart)
-    falling = {line.score for line in per_dataset(rows).itertuples() if line.falling}
     shown = [name for name, part in found.columns if part in ("mean", "")]
     text, marks = pd.DataFrame(index=found.index), pd.DataFrame("", index=found.index, columns=shown)
     ranked = ~found.index.isin(CONTROLS)
@@ -159,7 +161,7 @@ def table(
         sd = found[name, "sd"] if score else mean * np.nan
         digits = 1 if name == "mean rank" else decimals
         text[name] = [_number(m, s, digits) for m, s in zip(mean, sd, strict=True)]
-        low = name == "mean rank" or name.rpartition(": ")[2] in falling
+        low = name == "mean rank" or name in found.attrs["low is good"]
         place = mean[ranked].rank(ascending=low, method="min")
         marks.loc[place[place == 1].index, name] = "font-weight: bold"
         marks.loc[place[place == 2].index, name] = "text-decoration: underline"
