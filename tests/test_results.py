@@ -23,6 +23,8 @@ def test_what_is_written_is_read(tmp_path):
     assert table["seed"].tolist() == [4, 3, 3]
     assert table["value"].tolist() == [0.5, 0.5, 1 / 3]
     assert {"commit", "date", "device", "threads", "versions"} <= set(table)
+    one = results.read("study/panel/y", tmp_path)
+    assert one["run"].tolist() == ["y"] and one["value"].tolist() == [0.5]
 
 
 def test_rows_that_cannot_be_one_table_are_refused(tmp_path):
@@ -39,9 +41,13 @@ def test_rows_that_cannot_be_one_table_are_refused(tmp_path):
 
 def test_every_stored_run_says_where_it_comes_from():
     files = list(results.directory().rglob("*.json"))
+    published = results.directory() / "published"  # numbers in print: from which work, and where in it
     for file in files:
         content = json.loads(file.read_text())
-        assert {"commit", "date", "device", "versions"} <= set(content["provenance"]), file
+        expected = (
+            {"source", "table"} if published in file.parents else {"commit", "date", "device", "versions"}
+        )
+        assert expected <= set(content["provenance"]), file
         assert len(pd.DataFrame(content["rows"])), file
 
 

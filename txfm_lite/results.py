@@ -110,7 +110,9 @@ def write(
 
 
 def read(study: str, folder: Path | None = None) -> pd.DataFrame:
-    """Return all rows of a study's runs, with columns ``run`` and those of the provenance beside them.
+    """Return all rows of a study's runs, or of one run; columns beside them: ``run`` and the provenance.
+
+    The numbers that the papers print lie in the same form under ``published/<citation key>/<table>``.
 
     Raises
     ------
@@ -120,7 +122,7 @@ def read(study: str, folder: Path | None = None) -> pd.DataFrame:
     import pandas as pd
 
     where = (folder or directory()) / study
-    files = sorted(where.rglob("*.json"))
+    files = sorted(where.rglob("*.json")) or [path for path in [_path(study, folder)] if path.is_file()]
     if not files:
         raise FileNotFoundError(
             f"{where}: no stored results; the benchmark or script of that name makes them"
@@ -128,7 +130,7 @@ def read(study: str, folder: Path | None = None) -> pd.DataFrame:
     rows = []
     for file in files:
         content = json.loads(file.read_text())
-        run = file.relative_to(where).with_suffix("").as_posix()
+        run = file.relative_to(where).with_suffix("").as_posix() if where in file.parents else file.stem
         rows += [{"run": run, **row, **content["provenance"]} for row in content["rows"]]
     return pd.DataFrame(rows)
 

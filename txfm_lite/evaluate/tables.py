@@ -38,7 +38,7 @@ def per_dataset(rows: pd.DataFrame) -> pd.DataFrame:
     ----------
     rows : DataFrame
         Stored rows: dataset, model, metric, variant, value, seed, null, ceiling
-        (:data:`txfm_lite.evaluate.scores.FIELDS`).
+        (:data:`txfm_lite.evaluate.scores.FIELDS`). Published ones have no seed and bring their sd.
 
     Returns
     -------
@@ -65,6 +65,9 @@ def per_dataset(rows: pd.DataFrame) -> pd.DataFrame:
         mean=("value", "mean"), sd=("value", "std"), seeds=("seed", "nunique"),
         corrected=("corrected", "mean"), falling=("falling", "any"),
     ).reset_index()  # fmt: skip
+    if "sd" in rows:  # rows in print are means already
+        printed = rows.groupby(key, sort=False)["sd"].first().to_numpy()
+        found["sd"] = found["sd"].where(found["seeds"] > 0, printed)
     goodness = found["mean"].where(~found["model"].isin(CONTROLS)) * np.where(found["falling"], -1, 1)
     found["rank"] = goodness.groupby([found["dataset"], found["score"]]).rank(ascending=False)
     return found
