@@ -8,11 +8,12 @@ import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
+from txfm_lite import datasets
 from txfm_lite.align import align
 from txfm_lite.baselines import CorpusPCA, embed_log_counts
 from txfm_lite.corpus import Corpus
 from txfm_lite.curate import Rules, build
-from txfm_lite.embed import embed, gene_vectors, reconstruct
+from txfm_lite.embed import embed, gene_vectors, library_share, reconstruct
 from txfm_lite.inference import shown_genes
 from txfm_lite.txfm import TxFM, TxFMConfig
 
@@ -190,3 +191,43 @@ def test_corpus_pca_against_numpy(corpus, adata):
     expected = (full - x.mean(axis=0)) @ axes[:3].T
     np.testing.assert_allclose(np.abs(pca.embed(adata)), np.abs(expected), atol=1e-2)
     assert sorted(order) == list(range(12))
+
+
+def test_a_panel_is_not_taken_for_a_library(adata, model, monkeypatch, caplog):
+    caplog.set_level("INFO", "txfm_lite")
+    profile = np.linspace(1, 12, 12) / 78 * 1e5
+    with torch.no_grad():
+        for weight in model.decoder.parameters():
+            weight.zero_()
+    model.start_from_profile(torch.from_numpy(profile.astype(np.float32)))
+    measured = np.isin(GENES, adata.var_names)
+    share = library_share(model, measured)
+    np.testing.assert_allclose(share, profile[measured].sum() / 1e5, rtol=1e-4)
+
+    as_panel = embed(adata, model).copy()
+    assert adata.uns["txfm"]["library_share"] == share and "taken for 46.2 % of a library" in caplog.text
+    inside = adata.to_df()[GENES[:8]].sum(axis=1).to_numpy()
+    whole = adata.copy()  # the same counts with the rest of the library in one gene that the model lacks
+    counts = whole.X.toarray()
+    counts[:, list(whole.var_names).index("X1")] = inside / share - inside
+    whole.X = sp.csr_matrix(counts)
+    monkeypatch.setattr("txfm_lite.align.not_counts", lambda values: "")  # the rest is no whole number
+    np.testing.assert_allclose(as_panel, embed(whole, model, library_share=1), atol=1e-5)
+    monkeypatch.setattr("txfm_lite.embed.PANEL", 9)  # nine identified genes: a whole transcriptome
+    np.testing.assert_array_equal(embed(adata, model), embed(adata, model, library_share=1))
+    with pytest.raises(ValueError, match="library_share = 1.5: should be above 0"):
+        embed(adata, model, library_share=1.5)
+
+
+def test_a_panel_of_real_cells_lands_nearer_to_where_all_their_genes_put_them(local_data):
+    cells = datasets.load("pbmc_facs_zheng", "test")
+    panel = cells[:, cells.var_names.isin(datasets.load("papalexi2021_eccite_thp1").var_names)].copy()
+    keep = np.asarray(panel.X.sum(axis=1)).ravel() > 0
+    full = embed(cells[keep].copy())
+    near, far = (embed(panel[keep].copy(), library_share=share) for share in (None, 1))
+
+    def likeness(e):
+        a, b = e - e.mean(axis=0), full - full.mean(axis=0)
+        return ((a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).mean()
+
+    assert likeness(near) > likeness(far) + 0.05

@@ -29,6 +29,8 @@ log = logging.getLogger("txfm_lite")
 
 LEAST_COUNTS = 0.3  # a dataset with a smaller share of its counts in known genes was not understood
 LEAST_GENES = 0.3  # below this share of the model's genes, a dataset is unlike what the model was trained on
+PANEL = 7_000  # identified genes; a dataset with fewer is no whole transcriptome (curate.Rules says the same)
+LEAST_SHARE = 0.002  # a model that expects less on a panel of hundreds of genes has not learned a profile
 
 
 def embed(
@@ -38,6 +40,7 @@ def embed(
     n_draws: int = 1,
     layer: str | None = None,
     *,
+    library_share: float | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     device: str | None = None,
@@ -45,6 +48,10 @@ def embed(
     """Embed every sample with TxFM and write ``obsm["X_txfm"]``.
 
     A sample's embedding depends on its own counts alone, not on the samples beside it.
+
+    A panel's counts do not add up to a library: taken for a whole transcriptome, 300 genes would each look
+    fifty times as abundant as anything that the model was trained on. So below 7,000 genes the total is
+    divided by the share of a library that the model expects on them, the same for all samples.
 
     Parameters
     ----------
@@ -59,6 +66,9 @@ def embed(
         Average over so many draws of `n_genes`.
     layer : str, optional
         Where the counts are, if not in X: a name in ``layers``, or "raw" for ``adata.raw``.
+    library_share : float, optional
+        Which share of a cell's transcripts the genes of a panel stand for, if you know it; 1 leaves the
+        totals alone. By default see :func:`library_share`.
     batch_size : int, optional
         Samples at a time; it has no influence on the result.
     seed : int
@@ -83,12 +93,13 @@ def embed(
     model = ready(model, device)
     aligned = Aligned(adata, model.genes, layer)
     options = {"n_genes": n_genes, "n_draws": n_draws, "batch_size": batch_size, "seed": seed}
+    share = _share(aligned, model, library_share)
     out = np.empty((adata.n_obs, model.config.d_model), dtype=np.float32)
-    for rows, _, e in _encoded(aligned, model, options):
+    for rows, _, e in _encoded(aligned, model, options, share):
         out[rows] = e
     adata.obsm["X_txfm"] = out
     n_shown = min(n_genes or model.config.n_genes, int(aligned.match.measured.sum()))
-    how = {"model": name, "genes_shown": n_shown, "n_draws": n_draws, "seed": seed}
+    how = {"model": name, "genes_shown": n_shown, "n_draws": n_draws, "seed": seed, "library_share": share}
     adata.uns["txfm"] = {**aligned.report(), **how}
     return out
 
@@ -110,7 +121,50 @@ def ready(model: TxFM | str | Path, device: str | None = None) -> TxFM:
         raise ValueError(f"device = {device!r} cannot be used: {error}") from error
 
 
-def _encoded(aligned: Aligned, model: TxFM, options: dict) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+def library_share(model: TxFM, measured: np.ndarray) -> float:
+    """Return the share of a library that a model expects on some of its genes.
+
+    It is what the decoder predicts from an embedding of zeros, that is, knowing nothing about the cell: after
+    training, close to the corpus' mean profile.
+
+    Parameters
+    ----------
+    model : TxFM
+    measured : ndarray of bool, shape (G,)
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+    """
+    import torch
+
+    with torch.inference_mode():
+        profile = model.decode(torch.zeros(1, model.config.d_model, device=model.cls.device))[0].cpu().numpy()
+    return float(min(np.expm1(profile[measured].astype(np.float64)).sum() / model.config.library_size, 1.0))
+
+
+def _share(aligned: Aligned, model: TxFM, given: float | None) -> float:
+    """Return what to divide the totals by: 1 for whole transcriptomes."""
+    if given is not None:
+        if not 0 < given <= 1:
+            raise ValueError(f"library_share = {given}: should be above 0 and at most 1")
+        return float(given)
+    n_genes = int(aligned.match.identified.sum())
+    if n_genes >= PANEL or model.config.preprocessing != "library_log1p":
+        return 1.0
+    share = library_share(model, aligned.match.measured)
+    if share < LEAST_SHARE:  # an untrained model: its expectation says nothing
+        return 1.0
+    log.info(
+        "%d genes are a panel: taken for %.1f %% of a library, as the model expects", n_genes, 100 * share
+    )
+    return share
+
+
+def _encoded(
+    aligned: Aligned, model: TxFM, options: dict, share: float
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Yield rows, library sizes and embeddings, with a progress bar if it takes long."""
     from tqdm.auto import tqdm
 
@@ -127,6 +181,8 @@ def _encoded(aligned: Aligned, model: TxFM, options: dict) -> Iterator[tuple[sli
     with tqdm(total=aligned.adata.n_obs, desc="embed", unit="cell", delay=3, disable=off) as bar:
         for rows, x, library_size in aligned:
             _judge(aligned, last=rows.stop == aligned.adata.n_obs)
+            if share < 1:  # of genes that the model knows, as is the share; all zeros whatever the total is
+                library_size = np.maximum(np.asarray(x.sum(axis=1)).ravel(), 1) / share
             arrays = x.indptr, x.indices, x.data, library_size, measured
             yield rows, library_size, encode_rows(model, *arrays, **options)
             bar.update(len(library_size))
@@ -190,6 +246,7 @@ def reconstruct(
     n_genes: int | None = None,
     n_draws: int = 1,
     layer: str | None = None,
+    library_share: float | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     device: str | None = None,
@@ -198,7 +255,7 @@ def reconstruct(
 
     Parameters
     ----------
-    adata, model, n_genes, n_draws, layer, batch_size, seed, device
+    adata, model, n_genes, n_draws, layer, library_share, batch_size, seed, device
         As for :func:`embed`.
     genes : sequence of str, optional
         Which genes of the vocabulary; by default all, which takes 4 bytes per sample and gene.
@@ -230,7 +287,8 @@ def reconstruct(
     options = {"n_genes": n_genes, "n_draws": n_draws, "batch_size": batch_size, "seed": seed}
     x = np.empty((adata.n_obs, len(chosen)), dtype=np.float32)
     embedding = np.empty((adata.n_obs, model.config.d_model), dtype=np.float32)
-    for rows, library_size, e in _encoded(aligned, model, options):
+    share = _share(aligned, model, library_share)
+    for rows, library_size, e in _encoded(aligned, model, options, share):
         with torch.inference_mode():
             log_rate = model.decode(torch.from_numpy(e).to(model.cls.device)).cpu().numpy()
         embedding[rows] = e
