@@ -14,26 +14,24 @@ _BLACK, _ORANGE, _SKY, _GREEN, _BLUE, _RED, _PURPLE = (
 _GREY, _BROWN = "#7F7F7F", "#8C613C"
 
 #: Model name -> (colour, marker). Ours are blue; references without training are grey or black. A family has
-#: one colour: filled shapes saw a corpus, their sisters the dataset under test.
+#: one colour, and a shape for what it was fitted on: a corpus, or the dataset under test.
 MODELS: dict[str, tuple[str, str]] = {
     "TxFM": (_BLUE, "o"),
     "TxFM fine-tuned": (_BLUE, "8"),
     "TxFM untrained": (_SKY, "o"),
-    "PCA": (_ORANGE, "s"),
+    "PCA": (_ORANGE, "s"),  # on pages with one PCA; the same as the next
     "PCA (corpus)": (_ORANGE, "s"),
     "PCA (target)": (_ORANGE, "d"),
-    "scVI": (_RED, "D"),
     "scVI (corpus)": (_RED, "D"),
     "scVI (target)": (_RED, "H"),
-    "HVG": (_BROWN, "P"),
     "HVG 1024": (_BROWN, "1"),
     "HVG 2000": (_BROWN, "P"),
     "HVG 5000": (_BROWN, "2"),
     "log counts": (_GREY, "^"),
     "raw counts": (_GREY, "v"),
     "Souza-Mehta": (_PURPLE, "X"),
-    "GenePT-w": (_GREEN, "P"),
-    "co-expression": (_BROWN, "p"),
+    "GenePT-w": (_GREEN, "<"),
+    "co-expression": (_BROWN, ">"),
     "Geneformer": (_GREEN, "*"),
     "scGPT": (_PURPLE, "p"),
     "GSFM": (_GREEN, "h"),
