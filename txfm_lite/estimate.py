@@ -39,7 +39,11 @@ DEVICES = {
     "a100-40": Device("NVIDIA A100, 40 GB", 42e9, "bf16", (2.7, 40, 119, 130, 135), _FROM_ANCHORS),
     "t4": Device("Tesla T4", 15.6e9, "fp16", (0.5, 8, 17, 18, 18), _FROM_ANCHORS),
     "cpu": Device(
-        "two CPU cores", 8e9, "fp32", (0.04, 0.14, 0.13, 0.13, 0.13), "measured on AMD Zen 4 cores"
+        "two CPU cores",
+        8e9,
+        "fp32",
+        (0.04, 0.14, 0.13, 0.13, 0.13),
+        "measured on AMD Zen 4 cores; that of one block on one core, and doubled",
     ),
 }
 
