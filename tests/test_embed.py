@@ -10,9 +10,6 @@ from anndata import AnnData
 
 from txfm_lite import datasets
 from txfm_lite.align import align
-from txfm_lite.baselines import CorpusPCA, embed_log_counts
-from txfm_lite.corpus import Corpus
-from txfm_lite.curate import Rules, build
 from txfm_lite.embed import embed, gene_vectors, library_share, reconstruct
 from txfm_lite.inference import shown_genes
 from txfm_lite.txfm import TxFM, TxFMConfig
@@ -155,42 +152,6 @@ def test_reconstruct_by_hand(adata, model):
     np.testing.assert_allclose(some.X, expected[:, [9, 1]], rtol=1e-4, atol=1e-6)
     with pytest.raises(ValueError, match="does not know nonsense"):
         reconstruct(adata, model, ["G1", "nonsense"])
-
-
-def test_log_counts_baseline(adata):
-    total = adata.to_df().drop(columns="X2").sum(axis=1).to_numpy()
-    expected = np.log1p(adata.to_df()[GENES[:8]].to_numpy() * 1e5 / total[:, None])
-    np.testing.assert_allclose(embed_log_counts(adata, GENES), expected, rtol=1e-5)
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Corpus:
-    rng, studies = np.random.default_rng(0), {}
-    for name, genes in (("one", GENES), ("two", GENES[:9])):
-        counts = sp.csr_matrix(rng.poisson(3, size=(40, len(genes))).astype(np.float32))
-        obs = pd.DataFrame({"batch": "b", "cell_type": "t"}, index=[f"{name}{i}" for i in range(40)])
-        var = pd.DataFrame({"matched": True}, index=genes)
-        source = {"dataset": name, "role": "train", "units": "UMI counts", "modality": "single-cell RNA"}
-        studies[name] = AnnData(counts, obs, var, uns={"source": source})
-    rules = Rules(min_cells=1, min_genes=1, min_measured_genes=1, validation_fraction=0)
-    return build(tmp_path_factory.mktemp("corpus") / "c", studies, rules)
-
-
-def test_corpus_pca_against_numpy(corpus, adata):
-    pca = CorpusPCA(corpus, n_components=3)
-    x = np.log1p(corpus.csr().toarray() * 1e5 / corpus.library_size[:, None])
-    x[~corpus.measured[corpus.dataset]] = np.nan
-    mean = np.nanmean(x, axis=0)
-    x = np.where(np.isnan(x), mean, x)
-    _, _, axes = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
-    order = [GENES.index(g) for g in corpus.genes]
-    mine = embed_log_counts(adata, GENES)
-    full = np.tile(mean, (9, 1))
-    for column, gene in enumerate(GENES[:8]):
-        full[:, list(corpus.genes).index(gene)] = mine[:, column]
-    expected = (full - x.mean(axis=0)) @ axes[:3].T
-    np.testing.assert_allclose(np.abs(pca.embed(adata)), np.abs(expected), atol=1e-2)
-    assert sorted(order) == list(range(12))
 
 
 def test_a_panel_is_not_taken_for_a_library(adata, model, monkeypatch, caplog):

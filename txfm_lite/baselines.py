@@ -1,61 +1,400 @@
-"""What a model must beat: the same counts without a model, and linear ones."""
+"""What a model must beat: the same counts without a model, linear ones, and scVI.
+
+Published comparisons often give the simple methods less care than the new one: other genes, other
+normalisation, one seed. Here all see the same genes and the same totals. Those that are fitted are fitted
+either on the *target*, the dataset to be scored (its counts, never its labels), or on the training *corpus*
+that the model under test has seen. :func:`models` returns them all under the names that tables use.
+
+=================  ====================================================================================
+name               embedding of a cell
+=================  ====================================================================================
+raw counts         its counts
+log counts         log(1 + 1e5 · counts / total)
+HVG n              log(1 + 1e4 · counts / total) of the n most variable genes of the target
+PCA (target)       principal components of the target's log counts
+PCA (corpus)       the corpus' principal components: :class:`CorpusPCA`
+Souza-Mehta        normal scores of the ranks within the cell, then principal components
+GenePT-w           mean of gene vectors, weighted by expression
+scVI (...)         mean of the posterior: :mod:`txfm_lite.baselines_scvi`
+TxFM untrained     the architecture with random weights: :mod:`txfm_lite.baselines_txfm`
+TxFM fine-tuned    the model, trained on with the target's counts: the same module
+=================  ====================================================================================
+"""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .align import align
+from .align import Aligned, align, not_counts
+from .embed import PANEL
+from .files import cache_directory
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import scipy.sparse as sp
     from anndata import AnnData
 
     from .corpus import Corpus
+    from .txfm import TxFM
 
 LIBRARY_SIZE = 1e5  # the same normalisation as TxFM's
+CP10K = 1e4  # the usual one, where a published baseline is to be met
+N_COMPONENTS = 64  # 32 to 128 do equally well on held-out batches of the training studies
+HVG_SIZES = (1024, 2000, 5000)
+LEAST_COUNTS = 10  # genes with fewer in the whole target are no candidates for the most variable ones
 
 
-def log_counts(counts, library_size: np.ndarray) -> np.ndarray:
+def measured_counts(
+    adata: AnnData, genes: Sequence[str] | None = None
+) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
+    """Return the counts that a baseline sees.
+
+    Parameters
+    ----------
+    adata : AnnData
+        Raw counts in X.
+    genes : sequence of str, optional
+        A vocabulary: only its genes are returned, see :func:`txfm_lite.align.align`. By default all columns.
+
+    Returns
+    -------
+    counts : csr_matrix, float32, shape (n, g)
+    names : ndarray of str, shape (g,)
+    library_size : ndarray, float64, shape (n,)
+        Totals, also of genes outside the vocabulary.
+
+    Raises
+    ------
+    ValueError
+        If X holds no counts, or a sample is empty.
+    """
+    import scipy.sparse as sp
+
+    if genes is not None:
+        counts, measured, library_size = align(adata, genes)
+        return counts[:, measured], np.asarray(genes)[measured], library_size
+    counts = sp.csr_matrix(adata.X, dtype=np.float32)
+    if fault := not_counts(counts.data):
+        raise ValueError(f"X {fault}")
+    library_size = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    if (empty := np.flatnonzero(library_size == 0)).size:
+        raise ValueError(f"{empty.size} samples have no counts, for example {adata.obs_names[empty[0]]!r}")
+    return counts, adata.var_names.to_numpy().astype(str), library_size
+
+
+def log_normalise(counts: sp.csr_matrix, library_size: np.ndarray, to: float = LIBRARY_SIZE) -> sp.csr_matrix:
+    """Return log(1 + to · counts / library size), sparse float32, shape (n, G)."""
+    x = counts.astype(np.float32)  # a copy
+    x.data = np.log1p(x.data * np.repeat(to / library_size, np.diff(x.indptr))).astype(np.float32)
+    return x
+
+
+def log_counts(counts: sp.csr_matrix, library_size: np.ndarray) -> np.ndarray:
     """Return log(1 + 1e5 · counts / library size), dense float32, from sparse counts of shape (n, G)."""
-    scaled = counts.multiply((LIBRARY_SIZE / library_size)[:, None]).toarray()
-    return np.log1p(scaled).astype(np.float32)
+    return log_normalise(counts, library_size).toarray()
 
 
-def embed_log_counts(adata: AnnData, genes: np.ndarray) -> np.ndarray:
-    """Return the log-normalised counts of a vocabulary's measured genes, shape (n, measured)."""
-    counts, measured, library_size = align(adata, genes)
-    return log_counts(counts, library_size)[:, measured]
+def embed_raw_counts(adata: AnnData, genes: Sequence[str] | None = None) -> np.ndarray:
+    """Return the counts themselves, dense float32, shape (n, measured): 4 bytes per cell and gene."""
+    return measured_counts(adata, genes)[0].toarray()
+
+
+def embed_log_counts(adata: AnnData, genes: Sequence[str] | None = None) -> np.ndarray:
+    """Return the log-normalised counts of a vocabulary's measured genes, dense float32, (n, measured)."""
+    counts, _, library_size = measured_counts(adata, genes)
+    return log_counts(counts, library_size)
+
+
+def embed_variable_genes(adata: AnnData, n: int = 2000, genes: Sequence[str] | None = None) -> np.ndarray:
+    """Return log(1 + CP10k) of the `n` most variable genes, float32, shape (n_cells, at most n).
+
+    As in the zero-shot benchmark of Kedzierska et al. (2025): genes with fewer than 10 counts are left out,
+    then scanpy's flavour "seurat" (dispersion against mean) over all cells, whatever their batch. (The
+    flavour "seurat_v3" takes raw counts and chooses other genes.) A dataset with no more than `n` such genes
+    keeps them all.
+    """
+    import scanpy as sc
+
+    counts, _, library_size = measured_counts(adata, genes)
+    seen = np.asarray(counts.sum(axis=0)).ravel() >= LEAST_COUNTS
+    x = sc.AnnData(log_normalise(counts, library_size, CP10K)[:, seen])
+    if x.n_vars <= n:
+        return x.X.toarray()
+    sc.pp.highly_variable_genes(x, flavor="seurat", n_top_genes=n)
+    return x.X[:, x.var["highly_variable"].to_numpy()].toarray()
+
+
+def embed_pca(
+    adata: AnnData,
+    n_components: int = N_COMPONENTS,
+    genes: Sequence[str] | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Return principal components of a dataset's own log counts, float32, shape (n, n_components).
+
+    All genes take part, unscaled. A small dataset has at most min(n, G) - 1 components.
+    """
+    counts, _, library_size = measured_counts(adata, genes)
+    x = log_normalise(counts, library_size)
+    scores, _ = _svd(x, np.ones((len(library_size), 1)), -x.mean(axis=0), n_components, seed)
+    return scores
+
+
+def normal_scores(counts: sp.csr_matrix) -> tuple[sp.csr_matrix, np.ndarray]:
+    """Replace each cell's counts by normal scores of their ranks: Φ⁻¹(rank / (G + 1)).
+
+    Equal counts share their mean rank, the zeros of a cell above all. Whatever keeps the order within a cell
+    (a division by its total, a logarithm) leaves the scores as they are.
+
+    Returns
+    -------
+    above : csr_matrix, float32, shape (n, G)
+        How far each non-zero's score lies above that of the cell's zeros.
+    zero : ndarray, float32, shape (n,)
+        The score of the cell's zeros. All scores: ``above.toarray() + zero[:, None]``.
+    """
+    from scipy.stats import norm, rankdata
+
+    above = counts.astype(np.float32)
+    above.eliminate_zeros()
+    n_genes = counts.shape[1]
+    n_zeros = n_genes - np.diff(above.indptr)
+    zero = norm.ppf((n_zeros + 1) / 2 / (n_genes + 1))
+    for i, (a, b) in enumerate(zip(above.indptr[:-1], above.indptr[1:], strict=True)):
+        rank = n_zeros[i] + rankdata(above.data[a:b])
+        above.data[a:b] = norm.ppf(rank / (n_genes + 1)) - zero[i]
+    return above, zero.astype(np.float32)
+
+
+def embed_souza_mehta(
+    adata: AnnData,
+    n_components: int = N_COMPONENTS,
+    genes: Sequence[str] | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Return principal components of within-cell normal scores, float32, shape (n, n_components).
+
+    The representation of Souza & Mehta (2026, arXiv 2602.16696): the counts of a cell are normalised, ranked
+    and turned into normal scores (as in scTOP, :func:`normal_scores`), then reduced by PCA; linear methods do
+    the rest. Their pipeline also selects genes by an analysis of variance between cell types. That needs
+    labels, which an embedding must not see: here all genes stay, so that nothing is left to choose but the
+    number of components.
+    """
+    counts, _, _ = measured_counts(adata, genes)
+    above, zero = normal_scores(counts)
+    mean = np.asarray(above.mean(axis=0)).ravel() + zero.mean()
+    left = np.column_stack([zero, np.ones_like(zero)])
+    scores, _ = _svd(above, left, np.stack([np.ones_like(mean), -mean]), n_components, seed)
+    return scores
+
+
+def embed_gene_vectors(adata: AnnData, vectors: pd.DataFrame) -> np.ndarray:
+    """Return the mean of gene vectors weighted by expression, as GenePT-w does, float32, shape (n, d).
+
+    z = (1 / G) Σ x_g E_g with x = log(1 + CP10k) and G all genes of the dataset: a gene without a vector
+    counts as a vector of zeros (Chen & Zou 2025, GenePT). GenePT's vectors describe genes in words; any other
+    table serves as well.
+
+    Parameters
+    ----------
+    adata : AnnData
+    vectors : DataFrame, shape (genes, d)
+        Indexed by gene symbol.
+    """
+    counts, _, library_size = align(adata, vectors.index.to_numpy())
+    x = log_normalise(counts, library_size, CP10K)
+    return (x @ vectors.to_numpy(np.float32)) / np.float32(adata.n_vars)
 
 
 class CorpusPCA:
     """Principal components of a training corpus, applied to other datasets.
 
     A gene that a sample's dataset does not measure is given the gene's mean over the samples that do, so that
-    it moves the sample nowhere.
+    it moves the sample nowhere. The totals of a panel (fewer than 7,000 genes) are divided by the share of a
+    library that falls on its genes in the corpus, as TxFM's are by the share that TxFM expects. Neither
+    fitting nor embedding makes the counts dense.
 
     Parameters
     ----------
     corpus : Corpus
-        Its training samples are used, held in memory as a dense (n, G) matrix.
+        Its training samples are used.
     n_components : int
     seed : int
-        For the randomised solver.
+        For the first vector of the iterative solver.
+
+    Attributes
+    ----------
+    genes : ndarray of str, shape (G,)
+    mean : ndarray, float32, shape (G,)
+        Mean log counts of each gene, where it is measured.
+    profile : ndarray, float32, shape (G,)
+        Mean share of each gene in a library, where it is measured.
+    centre : ndarray, float32, shape (G,)
+        Mean of all samples, filled up.
+    components : ndarray, float32, shape (n_components, G)
     """
 
-    def __init__(self, corpus: Corpus, n_components: int = 64, seed: int = 0):
-        from sklearn.decomposition import PCA
+    _ARRAYS = ("genes", "mean", "profile", "centre", "components")
+
+    def __init__(self, corpus: Corpus, n_components: int = N_COMPONENTS, seed: int = 0):
+        import scipy.sparse as sp
 
         rows = corpus.rows("train")
-        x = log_counts(corpus.csr(rows), corpus.library_size[rows])
-        measured = corpus.measured[corpus.dataset[rows]]
+        x, dataset = log_normalise(corpus.csr(rows), corpus.library_size[rows]), corpus.dataset[rows]
+        size = np.bincount(dataset, minlength=len(corpus.measured))
+        n_measuring = np.maximum(size @ corpus.measured, 1)
+        total = np.asarray(x.sum(axis=0, dtype=np.float64)).ravel()
         self.genes = corpus.genes
-        self.mean = x.sum(axis=0) / np.maximum(measured.sum(axis=0), 1)
-        x = np.where(measured, x, self.mean)
-        n_components = min(n_components, *x.shape)
-        self.pca = PCA(n_components, svd_solver="randomized", random_state=seed).fit(x)
+        self.mean = (total / n_measuring).astype(np.float32)
+        scaled = np.asarray(x.expm1().sum(axis=0, dtype=np.float64)).ravel()
+        self.profile = (scaled / LIBRARY_SIZE / n_measuring).astype(np.float32)
+        filled = ~corpus.measured * self.mean  # what a dataset's samples get where it measures nothing
+        self.centre = ((total + size @ filled) / len(rows)).astype(np.float32)
+        membership = sp.csr_matrix((np.ones(len(rows)), (np.arange(len(rows)), dataset)))
+        filled = filled[: membership.shape[1]] - self.centre
+        _, self.components = _svd(x, membership, filled, n_components, seed)
 
     def embed(self, adata: AnnData) -> np.ndarray:
-        """Project the samples of `adata`, shape (n, n_components)."""
-        counts, measured, library_size = align(adata, self.genes)
-        return self.pca.transform(np.where(measured, log_counts(counts, library_size), self.mean))
+        """Project the samples of `adata`, float32, shape (n, n_components)."""
+        aligned = Aligned(adata, self.genes)
+        measured, panel = aligned.match.measured, aligned.match.identified.sum() < PANEL
+        share = min(1.0, float(self.profile[measured].sum())) if panel else 1.0
+        shift = (~measured * self.mean - self.centre) @ self.components.T
+        parts = []
+        for _, x, total in aligned:
+            if share < 1:
+                total = np.maximum(np.asarray(x.sum(axis=1)).ravel(), 1) / share
+            parts.append(log_normalise(x, total) @ self.components.T + shift)
+        return np.concatenate(parts)
+
+    def gene_vectors(self) -> pd.DataFrame:
+        """Return the loadings, one row per gene, shape (G, n_components)."""
+        import pandas as pd
+
+        return pd.DataFrame(self.components.T, index=pd.Index(self.genes, name="gene"))
+
+    def save(self, path: str | Path) -> Path:
+        """Write one .npz file, whole or not at all."""
+        path = Path(path)
+        aside = path.with_name(path.name + ".partial")
+        with aside.open("wb") as file:
+            np.savez(file, **{name: getattr(self, name) for name in self._ARRAYS})
+        return aside.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> CorpusPCA:
+        """Read what :meth:`save` wrote."""
+        self = cls.__new__(cls)
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in cls._ARRAYS:
+                setattr(self, name, arrays[name])
+        return self
+
+
+def _svd(x: sp.csr_matrix, left, right, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first k scores (n, k) and axes (k, G) of x + left @ right, which is never formed.
+
+    Filling and centring a sparse matrix adds a matrix of low rank; the solver only asks for products.
+    """
+    from scipy.sparse.linalg import LinearOperator, svds
+
+    k = min(k, min(x.shape) - 1)
+    if k < 1:
+        raise ValueError(f"{x.shape[0]} samples of {x.shape[1]} genes have no principal component")
+    right = np.asarray(right, dtype=np.float32)
+    left = left.astype(np.float32)
+
+    def forward(v):
+        return x @ v + left @ (right @ v)
+
+    def backward(u):
+        return x.T @ u + right.T @ (left.T @ u)
+
+    operator = LinearOperator(
+        x.shape, matvec=forward, rmatvec=backward, matmat=forward, rmatmat=backward, dtype=np.float32
+    )
+    start = np.random.default_rng(seed).normal(size=min(x.shape)).astype(np.float32)
+    u, s, axes = svds(operator, k=k, v0=start)
+    order = np.argsort(-s)
+    u, s, axes = u[:, order], s[order], axes[order]
+    sign = np.sign(axes[np.arange(k), np.abs(axes).argmax(axis=1)])  # an axis has no direction: choose one
+    return (u * s * sign).astype(np.float32), (axes * sign[:, None]).astype(np.float32)
+
+
+def models(
+    corpus: Corpus | None = None,
+    genes: Sequence[str] | None = None,
+    *,
+    txfm: TxFM | str | Path | None = None,
+    vectors: pd.DataFrame | None = None,
+    folder: str | Path | None = None,
+) -> dict[str, Callable[[AnnData, int], np.ndarray]]:
+    """Return every baseline as a function ``(adata, seed) -> ndarray``, float32, row i for cell i.
+
+    Parameters
+    ----------
+    corpus : Corpus, optional
+        Adds the models fitted on it, one fit per seed when first needed; fits are kept in `folder`.
+    genes : sequence of str, optional
+        The vocabulary that all baselines see; by default the corpus', or without one all genes of a dataset.
+    txfm : TxFM, or the name or folder of one, optional
+        Adds this model untrained, and fine-tuned on the target.
+    vectors : DataFrame, optional
+        Adds GenePT-w with these gene vectors, see :func:`embed_gene_vectors`.
+    folder : path, optional
+        By default one in the cache. A file's name says on which corpus, how and with which seed it was made.
+
+    Returns
+    -------
+    dict
+        In the order of this module's table. Without a use for the seed, all seeds give one result.
+    """
+    from .baselines_scvi import CorpusSCVI, embed_scvi
+
+    if genes is None and corpus is not None:
+        genes = corpus.genes
+    found = {
+        "raw counts": lambda adata, seed: embed_raw_counts(adata, genes),
+        "log counts": lambda adata, seed: embed_log_counts(adata, genes),
+    }
+    for n in HVG_SIZES:
+        found[f"HVG {n}"] = lambda adata, seed, n=n: embed_variable_genes(adata, n, genes)
+    found["PCA (target)"] = lambda adata, seed: embed_pca(adata, genes=genes, seed=seed)
+    if corpus is not None:
+        pca = _fitted(CorpusPCA, corpus, f"pca{N_COMPONENTS}", ".npz", folder)
+        found["PCA (corpus)"] = lambda adata, seed: pca(seed).embed(adata)
+    found["Souza-Mehta"] = lambda adata, seed: embed_souza_mehta(adata, genes=genes, seed=seed)
+    if vectors is not None:
+        found["GenePT-w"] = lambda adata, seed: embed_gene_vectors(adata, vectors)
+    found["scVI (target)"] = lambda adata, seed: embed_scvi(adata, genes, seed)
+    if corpus is not None:
+        scvi = _fitted(CorpusSCVI, corpus, "scvi", ".safetensors", folder)
+        found["scVI (corpus)"] = lambda adata, seed: scvi(seed).embed(adata)
+    if txfm is not None:
+        from .baselines_txfm import embed_fine_tuned, embed_untrained
+
+        found["TxFM untrained"] = lambda adata, seed: embed_untrained(adata, txfm, seed)
+        found["TxFM fine-tuned"] = lambda adata, seed: embed_fine_tuned(adata, txfm, seed)
+    return found
+
+
+def _fitted(kind: type, corpus: Corpus, name: str, suffix: str, folder: str | Path | None) -> Callable:
+    """Return a function seed -> model that reads a stored fit, or fits and stores."""
+    folder = Path(folder) if folder is not None else cache_directory() / "baselines"
+
+    @functools.cache
+    def get(seed: int):
+        path = folder / f"{name}-{corpus.fingerprint[:12]}-seed{seed}{suffix}"
+        if path.is_file():
+            return kind.load(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        model = kind(corpus, seed=seed)
+        model.save(path)
+        return model
+
+    return get
