@@ -2,11 +2,11 @@
 
 python tools/build_book.py [--profile smoke|book|full]
 
-1. Every notebook whose ingredients (its own text, the package, the data, the environment, the profile)
-   changed is executed into ``_build/executed/PROFILE/``: under another name first, renamed when whole, its
-   ingredients stored inside it.
+1. Every notebook whose ingredients (its own text, the package, the data, stored results, the environment, the
+   profile) changed is executed into ``_build/executed/PROFILE/``: under another name first, renamed when
+   whole, its ingredients stored inside it.
 2. ``_build/stage/`` gets the book's sources and the executed notebooks at their own relative paths, so that
-   links and launch buttons come out as for the repository.
+   links and launch buttons come out as for the repository; the ledger's page gets its table.
 3. If all notebooks are there and whole, the book is rendered, warnings being errors, and moved to
    ``_build/html/``.
 
@@ -32,6 +32,8 @@ import papermill
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
+import ledger_page
+
 import notebooks
 
 LIVE = "application/vnd.jupyter.widget-view+json"  # an output that needs a running kernel
@@ -76,6 +78,7 @@ def ingredients(root: Path, profile: str, data: str) -> dict[str, str]:
     return {
         "package": tree_digest(root / "txfm_lite", "*.py"),
         "manifests": tree_digest(root / "data_manifests", "*.toml"),
+        "stored results": tree_digest(root / "results", "*.json"),
         "environment": digest((root / "constraints.txt").read_bytes(), platform.python_version()),
         "data": data,
         "profile": profile,
@@ -153,6 +156,8 @@ def stage(root: Path, target: Path, executed: list[Path], embedded: bool) -> Non
         link = f"[{path.stem}](../notebooks/{path.name})"
         rows.append(f"| {link} | {run['ingredients']['profile']} | {run['minutes']:.1f} | {run['day']} |")
     (target / "book" / "execution.md").write_text("\n".join(rows) + "\n", encoding="utf8")
+    if (page := target / "book" / "ledger.md").exists():
+        ledger_page.fill(page, root / "book" / "claims.yml", root / "results")
 
 
 def render(root: Path, staged: Path, build: Path) -> str:
