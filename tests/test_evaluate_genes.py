@@ -1,4 +1,4 @@
-"""Relationship recall on gene vectors: exact on small cases, fair controls, no surprises in what is scored."""
+"""Relationship recall on gene vectors: exact on small cases, with fair controls."""
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,8 @@ def pairs_of(*places):
 
 
 def by(rows, field="value"):
-    return {(row["metric"], row["variant"]): row[field] for row in rows}
+    assert {row["metric"] for row in rows} == {"recall"}
+    return {tuple(row["variant"].split(", ")): row[field] for row in rows}
 
 
 @pytest.fixture
@@ -60,30 +61,30 @@ def test_vectors_that_are_all_the_same_recall_nothing():
 
 def test_twins_are_recalled_and_strangers_are_not(planted):
     vectors, pairs = planted
-    rows = genes.evaluate(vectors, pairs, dimensions=(8, 16))
+    rows = genes.evaluate(vectors, pairs, dimensions=(8, 16, 256))
     value, null, n = (by(rows, field) for field in ("value", "null", "n"))
-    assert value["recall twins", "all"] == 1 and value["recall alike", "all"] > 0.45
-    assert value["recall apart", "all"] < 0.3
-    assert 0 <= null["recall twins", "all"] < 0.25
-    assert n["recall twins", "all"] == 50 and n["recall union", "all"] == n["recall", "all"] == 110
-    for variant in ("PCA 8", "PCA 16", "all", "chosen"):
-        both = [value[f"recall {name}", variant] for name in pairs]
-        assert value["recall", variant] == pytest.approx(np.mean(both))
-        ends = value["recall alike", variant] + value["recall opposite", variant]
-        assert ends == pytest.approx(value["recall union", variant])
+    assert value["twins", "PCA 256"] == 1 and value["alike", "PCA 256"] > 0.45
+    assert value["apart", "PCA 256"] < 0.3
+    assert 0 <= null["twins", "PCA 256"] < 0.25
+    assert n["twins", "PCA 256"] == 50 and n["union", "PCA 256"] == n["mean", "PCA 256"] == 110
+    for variant in ("PCA 8", "PCA 16", "PCA 256", "chosen"):
+        both = [value[name, variant] for name in pairs]
+        assert value["mean", variant] == pytest.approx(np.mean(both))
+        ends = value["alike", variant] + value["opposite", variant]
+        assert ends == pytest.approx(value["union", variant])
         if variant != "chosen":  # which each list of pairs chooses for itself
-            assert value["recall union", variant] == pytest.approx((both[0] * 50 + both[1] * 60) / 110)
+            assert value["union", variant] == pytest.approx((both[0] * 50 + both[1] * 60) / 110)
 
 
 def test_random_vectors_recall_one_pair_in_ten():
     rng = np.random.default_rng(3)
     pairs = {"db": pairs_of(*{tuple(sorted(rng.choice(400, 2, replace=False))) for _ in range(8000)})}
     value, null = (
-        by(genes.evaluate(frame(rng.normal(size=(400, 30))), pairs, dimensions=(8,)), field)
+        by(genes.evaluate(frame(rng.normal(size=(400, 30))), pairs, dimensions=(8, 30)), field)
         for field in ("value", "null")
     )
-    assert all(abs(value["recall db", v] - 0.1) < 0.012 for v in ("PCA 8", "all", "chosen"))
-    assert all(abs(null["recall db", v] - 0.1) < 0.012 for v in ("PCA 8", "all", "chosen"))
+    assert all(abs(value["db", v] - 0.1) < 0.012 for v in ("PCA 8", "PCA 30", "chosen"))
+    assert all(abs(null["db", v] - 0.1) < 0.012 for v in ("PCA 8", "PCA 30", "chosen"))
 
 
 def test_the_control_sees_that_well_known_genes_are_all_alike():
@@ -92,7 +93,7 @@ def test_the_control_sees_that_well_known_genes_are_all_alike():
     values[:40] += 4  # the genes that databases know, related or not
     known = {tuple(sorted(rng.choice(40, 2, replace=False))) for _ in range(150)}
     rows = genes.evaluate(frame(values), {"db": pairs_of(*known)}, prepare="as is")
-    value, null = (by(rows, field)["recall db", "all"] for field in ("value", "null"))
+    value, null = (by(rows, field)["db", "all"] for field in ("value", "null"))
     assert value > 0.8 and abs(value - null) < 0.1
 
 
@@ -145,10 +146,10 @@ def test_axes_are_those_of_a_pca_and_ordered_columns_stay_where_they_are():
 
 def test_the_dimension_is_chosen_on_the_other_half(planted, monkeypatch):
     vectors, pairs = planted
-    rows = genes.evaluate(vectors, pairs, dimensions=(1, 2))
+    rows = genes.evaluate(vectors, pairs, dimensions=(1, 2, 40))
     value = by(rows)
     # with 50 twins, both halves see that all axes are better than one or two
-    assert value["recall twins", "chosen"] == value["recall twins", "all"] > value["recall twins", "PCA 1"]
+    assert value["twins", "chosen"] == value["twins", "PCA 40"] > value["twins", "PCA 1"]
     a = np.arange(20) % 2 == 0
     lucky = {"x": {"db": (a.astype(int), [])}, "y": {"db": ((~a).astype(int), [])}}
     pairs_chosen, _ = genes._choose(lucky, {"db": a})["db"]
@@ -159,8 +160,11 @@ def test_what_cannot_be_scored_is_nan_or_refused(planted):
     vectors, pairs = planted
     rows = genes.evaluate(vectors, {"few": pairs["twins"].head(9), "none": pairs["twins"].head(0)})
     assert all(np.isnan(row["value"]) for row in rows)
-    assert by(rows, "n")["recall few", "all"] == 9
-    assert {row["variant"] for row in rows} == {"PCA 8", "PCA 16", "PCA 32", "all", "chosen"}  # 40 columns
+    assert by(rows, "n")["few", "PCA 256"] == 9
+    assert {row["variant"].split(", ")[1] for row in rows} == {
+        *(f"PCA {k}" for k in genes.DIMENSIONS),
+        "chosen",
+    }
     with pytest.raises(ValueError, match="1 genes have more than one vector, for example 'g0'"):
         genes.evaluate(vectors.rename(index={"g1": "g0"}), pairs)
     broken = vectors.copy()
@@ -199,5 +203,5 @@ def test_shipped_gene_vectors_know_complexes_better_than_chance(local_data):
 
     vectors = gene_vectors("txfm-xs")["codebook"]
     rows = genes.evaluate(vectors, genes.known_pairs(["CORUM"]), dimensions=())
-    value, null = (by(rows, field)["recall CORUM", "all"] for field in ("value", "null"))
+    value, null = (by(rows, field)["CORUM", "all"] for field in ("value", "null"))
     assert value > 1.5 * null and 0.05 < null < 0.2

@@ -90,7 +90,7 @@ def evaluate(
     pairs : dict
         Database -> DataFrame with columns `entity1` and `entity2`, see :func:`known_pairs`.
     dimensions : sequence of int
-        How many principal axes of the vectors to keep; those not below d are left out.
+        How many principal axes of the vectors to keep: all d where there are fewer.
     prepare : {"pca", "ordered", "as is"}
         Standardise the columns and turn them to their principal axes; standardise them, but keep their order
         (for loadings of a PCA); or take the cosines of the rows as they are, without dimensions (for profiles
@@ -101,11 +101,12 @@ def evaluate(
     Returns
     -------
     list of partial rows
-        `variant`: "PCA 32" and so on, "all" (every axis), and "chosen": the best of these on one half of the
-        pairs, scored on the other, and the reverse. `metric`: "recall CORUM" and so on, "recall union" (all
-        pairs of any database, the paper's), "recall", the mean over databases; and of the union "recall
-        alike" and "recall opposite", the two ends of it. `null`: the same score for rewired pairs, mean of
-        three draws; random vectors have 0.10. `n` counts pairs. nan with fewer than ten.
+        `metric` is "recall". `variant` says which pairs and which axes, as in "CORUM, PCA 32": each database;
+        "union", the pairs of any database, which is the paper's; "mean" over databases; "alike" and
+        "opposite", the two ends of the union; and after the comma each dimension; "chosen", the best of these
+        on one half of the pairs, scored on the other, and the reverse; or "all", if there are no dimensions.
+        `null`: the same score for rewired pairs, mean of three draws; random vectors have 0.10. `n` counts
+        pairs. nan with fewer than ten.
 
     Raises
     ------
@@ -119,14 +120,14 @@ def evaluate(
     known = {name: positions(frame, index) for name, frame in with_union(pairs).items()}
     drawn = {k: [rewired(p, known["union"], rng) for _ in range(N_REWIRED)] for k, p in known.items()}
     half = {name: rng.permutation(len(p)) % 2 == 0 for name, p in known.items()}
-    cuts = {"all": None}
     if prepare != "as is":
-        cuts = {f"PCA {k}": k for k in dimensions if k < x.shape[1]} | cuts
         x = principal_axes(x, keep_order=prepare == "ordered")
-
-    hits = {variant: _hits(unit(x[:, :k]), known, drawn) for variant, k in cuts.items()}
-    rows = [row for variant, found in hits.items() for row in _rows(variant, found)]
-    return rows + _rows("chosen", _choose(hits, half))
+    cuts = {f"PCA {k}": min(k, x.shape[1]) for k in dimensions} if prepare != "as is" else {}
+    cuts = cuts or {"all": x.shape[1]}
+    found = {k: _hits(unit(x[:, :k]), known, drawn) for k in set(cuts.values())}
+    hits = {name: found[k] for name, k in cuts.items()}
+    rows = [row for name, hit in hits.items() for row in _rows(name, hit)]
+    return rows + (_rows("chosen", _choose(hits, half)) if len(found) > 1 else [])
 
 
 def recalled(units: np.ndarray, pairs: np.ndarray) -> np.ndarray:
@@ -206,9 +207,8 @@ def principal_axes(values: np.ndarray, *, keep_order: bool = False) -> np.ndarra
 
     scaled = StandardScaler().fit_transform(values.astype(np.float64))
     if not keep_order and scaled.any():
-        scaled = PCA(svd_solver="full" if len(scaled) < scaled.shape[1] else "covariance_eigh").fit_transform(
-            scaled
-        )
+        solver = "full" if len(scaled) < scaled.shape[1] else "covariance_eigh"
+        scaled = PCA(svd_solver=solver).fit_transform(scaled)
     return scaled.astype(np.float32)
 
 
@@ -304,34 +304,34 @@ def _hits(
 
 
 def _choose(hits: dict[str, dict], half: dict[str, np.ndarray]) -> dict:
-    """Return for each database the pairs' outcome in the variant that is best on the other half of them."""
+    """Return for each database the pairs' outcome with the axes that are best on the other half of them."""
     chosen = {}
-    for name, a in half.items():
-        found = {variant: of[name] for variant, of in hits.items()}
-        best = [max(found, key=lambda v: np.count_nonzero(found[v][0][part])) for part in (~a, a)]  # noqa: B023
+    for database, a in half.items():
+        found = {axes: of[database] for axes, of in hits.items()}
+        right = {
+            axes: [np.count_nonzero(pairs[part]) for part in (~a, a)] for axes, (pairs, _) in found.items()
+        }
+        best = [max(right, key=lambda axes: right[axes][side]) for side in (0, 1)]  # noqa: B023
         pairs = np.where(a, found[best[0]][0], found[best[1]][0])
         # a rewired pair belongs to no half: both choices are looked at
-        chosen[name] = (
-            pairs,
-            [np.concatenate(draws) for draws in zip(*(found[v][1] for v in best), strict=True)],
-        )
+        draws = zip(*(found[axes][1] for axes in best), strict=True)
+        chosen[database] = pairs, [np.concatenate(draw) for draw in draws]
     return chosen
 
 
-def _rows(variant: str, found: dict[str, tuple[np.ndarray, list[np.ndarray]]]) -> list[dict[str, Any]]:
-    """Return the scores of one variant."""
-    ends = {"recall alike": 1, "recall opposite": -1}
-    rows = [_row(f"recall {name}", variant, *of, (-1, 1)) for name, of in found.items()]
-    rows += [_row(metric, variant, *found["union"], (end,)) for metric, end in ends.items()]
-    single = [row for row in rows[: len(found) - 1] if not np.isnan(row["value"])]
+def _rows(axes: str, found: dict[str, tuple[np.ndarray, list[np.ndarray]]]) -> list[dict[str, Any]]:
+    """Return the scores with some axes."""
+    rows = [_row(f"{name}, {axes}", *of, (-1, 1)) for name, of in found.items()]
+    ends = [
+        _row(f"{name}, {axes}", *found["union"], (end,)) for name, end in (("alike", 1), ("opposite", -1))
+    ]
+    single = [row for row in rows[:-1] if not np.isnan(row["value"])]
     value, null = (np.mean([row[key] for row in single]) if single else np.nan for key in ("value", "null"))
-    return [partial("recall", value, variant=variant, null=null, n=len(found["union"][0])), *rows]
+    return [*rows, partial("recall", value, variant=f"mean, {axes}", null=null, n=rows[-1]["n"]), *ends]
 
 
-def _row(
-    metric: str, variant: str, pairs: np.ndarray, draws: list[np.ndarray], ends: tuple[int, ...]
-) -> dict:
+def _row(variant: str, pairs: np.ndarray, draws: list[np.ndarray], ends: tuple[int, ...]) -> dict[str, Any]:
     if len(pairs) < LEAST_PAIRS:
-        return partial(metric, np.nan, variant=variant, n=len(pairs))
+        return partial("recall", np.nan, variant=variant, n=len(pairs))
     null = np.mean([np.isin(draw, ends).mean() for draw in draws])
-    return partial(metric, np.isin(pairs, ends).mean(), variant=variant, null=null, n=len(pairs))
+    return partial("recall", np.isin(pairs, ends).mean(), variant=variant, null=null, n=len(pairs))
