@@ -8,6 +8,7 @@ training batches, or do not say on what, and let labels that training never had 
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,12 @@ from .scores import partial
 log = logging.getLogger("txfm_lite")
 
 LEARNING_RATES = (5e-4, 1e-4, 1e-5)  # the paper's
-HIDDEN = (512, 256)  # of the MLP, the paper's
-EPOCHS, PATIENCE = 100, 10  # ours: the paper gives neither
+HIDDEN, BATCH = (512, 256), 2_048  # the paper's
+STEPS = {
+    "linear": 1_000,
+    "MLP": 200,
+}  # at most, and PATIENCE epochs without a gain: ours, the paper gives none
+PATIENCE = 10
 WIDEST = 6_000  # dimensions; the first layer of an MLP on all genes costs hours
 
 
@@ -86,12 +91,12 @@ def network(
     """Train the paper's probe and return its predictions for the test cells.
 
     A linear layer or, with `hidden`, an MLP with ReLU and dropout 0.5, on standardised values. AdamW with
-    weight decay 1e-4, batches of 2,048 cells, at most 100 epochs, the rate halved when the loss on held-out
-    batches rests and the best epoch kept. Among three learning rates, the one with the best
+    weight decay 1e-4, batches of 2,048 cells, at most 1,000 steps (an MLP 200), the rate halved when the loss
+    on held-out batches rests and the best epoch kept. Among three learning rates, the one with the best
     (accuracy + F1) / 2 on the held-out batches wins. Where all training cells are of one batch, a fifth of
     them is held out.
 
-    On a few hundred cells an epoch is one step, and 100 steps are far from convergence: compare with the
+    On a few hundred cells an epoch is one step, and so few may be short of convergence: compare with the
     logistic regression.
 
     Parameters
@@ -157,9 +162,10 @@ def _fitted(x, y, x_held, y_held, n_classes: int, hidden: tuple[int, ...], rate:
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=PATIENCE // 2)
     best, kept, rests = np.inf, None, 0
-    for _ in range(EPOCHS):
+    steps = STEPS["MLP" if hidden else "linear"]
+    for _ in range(max(2 * PATIENCE, steps // math.ceil(len(x) / BATCH))):
         model.train()
-        for rows in torch.randperm(len(x)).split(2_048):
+        for rows in torch.randperm(len(x)).split(BATCH):
             optimiser.zero_grad()
             nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
             optimiser.step()

@@ -46,8 +46,8 @@ def evaluate(
         with batches permuted within types; the null is 0.
 
         "ASW l/b", variant "within batch": the silhouette of the *cell types* among the cells of one batch,
-        scaled, the mean over each batch's cells, then over batches with several types. This is what the TxFM
-        paper's equation 17 says. The null has permuted labels.
+        scaled, the mean over all cells whose batch has several types. This is what the TxFM paper's equation
+        17 says. The null has permuted labels.
     """
     import pandas as pd
 
@@ -58,8 +58,8 @@ def evaluate(
     dealt = [(labels, batches), (no_labels, batches), (labels, no_batches)]
     s = _pass(np.asarray(values), dealt)
     n = len(labels)
-    scib = [_mean_of_means(1 - np.abs(s[i]["batch"]), dealt[i][0]) for i in (0, 2)]
-    literal = [_mean_of_means((s[i]["label within batch"] + 1) / 2, batches) for i in (0, 1)]
+    scib = [_mean(1 - np.abs(s[i]["batch"]), labels) for i in (0, 2)]
+    literal = [_mean((s[i]["label within batch"] + 1) / 2) for i in (0, 1)]
     asw = [(s[i]["label"].mean() + 1) / 2 for i in (0, 1)]
     return [
         partial("ASW", asw[0], null=asw[1], n=n),
@@ -149,8 +149,9 @@ def _silhouette(sums: np.ndarray, sizes: np.ndarray, own: np.ndarray, eligible: 
     return s
 
 
-def _mean_of_means(s: np.ndarray, groups: np.ndarray) -> float:
-    """Return the mean over groups of their cells' mean, nan apart; nan if nothing is left."""
+def _mean(s: np.ndarray, groups: np.ndarray | None = None) -> float:
+    """Return the mean over cells, or over groups of their cells' mean; nan counts nowhere."""
     import pandas as pd
 
-    return float(pd.Series(s).groupby(groups).mean().mean())
+    s = pd.Series(s)
+    return float((s if groups is None else s.groupby(groups).mean()).mean())
