@@ -41,7 +41,8 @@ print("the answer", 6 * 7, cfg.profile)
 notebook.provenance(cfg)
 """
 TOC = {"format": "jb-book", "root": "book/index"}
-CHAPTERS = [{"file": name} for name in ("notebooks/10_trial", "book/execution", "book/references")]
+TRIAL = ("notebooks/10_trial", "book/ledger", "book/execution", "book/references")
+CHAPTERS = [{"file": name} for name in TRIAL]
 
 
 def write_notebook(root: Path, text: str = NOTEBOOK, name: str = "10_trial") -> None:
@@ -53,11 +54,11 @@ def write_notebook(root: Path, text: str = NOTEBOOK, name: str = "10_trial") -> 
 def project(tmp_path_factory):
     """A whole small project: our own configuration, two pages, one notebook, a package folder, data."""
     root = tmp_path_factory.mktemp("project")
-    for folder in ("book", "notebooks", "txfm_lite", "data_manifests", "data"):
+    for folder in ("book", "notebooks", "txfm_lite", "data_manifests", "results", "data"):
         (root / folder).mkdir()
     shutil.copy(ROOT / "_config.yml", root)
     shutil.copytree(ROOT / "book" / "_static", root / "book" / "_static")
-    for name in ("references.bib", "references.md"):
+    for name in ("references.bib", "references.md", "ledger.md", "claims.yml"):
         shutil.copy(ROOT / "book" / name, root / "book")
     (root / "_toc.yml").write_text(yaml.safe_dump({**TOC, "chapters": CHAPTERS}))
     (root / "book" / "index.md").write_text("# A book\n\n$$x^2$$\n\n{cite:p}`wolf2018`\n")
@@ -111,6 +112,11 @@ def test_the_book_shows_the_executed_notebook(built):
     assert "injected-parameters" not in page
     times = (built / "_build" / "html" / "book" / "execution.html").read_text()
     assert "10_trial" in times and re.search(r"<td[^>]*><p>\d+\.\d</p></td>", times)
+
+
+def test_the_book_shows_the_ledger_as_judged(built):
+    page = (built / "_build" / "html" / "book" / "ledger.html").read_text()
+    assert "<!-- ledger" not in page and page.count('class="verdict-') == page.count('id="txfm-') > 16
 
 
 def test_the_pages_ask_nothing_of_the_network(built):
@@ -185,6 +191,7 @@ def test_a_stale_notebook_stops_the_build(built, build):
         (lambda root: (root / "txfm_lite" / "new.py").write_text("x = 1"), "the package changed"),
         (lambda root: (root / "data_manifests" / "a.toml").write_text("x = 1"), "the manifests changed"),
         (lambda root: (root / "data" / "a.csv").write_text("12"), "the data changed"),
+        (lambda root: (root / "results" / "a.json").write_text("{}"), "the stored results changed"),
         (lambda root: (root / "constraints.txt").write_text("numpy==2\n"), "the environment changed"),
     ],
 )

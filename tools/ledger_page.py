@@ -62,13 +62,13 @@ def _claim(claim: ledger.Claim, judgement: ledger.Judgement, pages: set[str]) ->
     name = Path(claim.experiment).name
     link = f" [Shown here](../{claim.experiment}.ipynb)." if name in pages else ""
     if judgement.verdict == "not run":
-        ours = claim.reason
+        ours = claim.reason or judgement.why
     else:
-        what = {"ratio": "Ratio", "difference": "Difference", "equal": "Difference"}[claim.compare["by"]]
-        ours = f"{what} **{judgement.value:.3f}**{_interval(judgement)}; {ledger.scale(judgement)}.{link}"
-    rule = "" if judgement.verdict == "not run" and not claim.compare else f" *{claim.rule}*"
+        what = "Ratio" if claim.compare["by"] == "ratio" else "Difference"
+        ours = f"{what} **{judgement.value:.3f}**{_interval(judgement)}; {ledger.scale(judgement)}."
+    rule = f" *{claim.rule}*"
     return _row(
-        f"[{claim.id}]{{#{claim.id}}}. {claim.statement}", claim.published, ours + rule,
+        f"[{claim.id}]{{#{claim.id}}}. {claim.statement}", claim.published, ours + link + rule,
         f"{icon} {judgement.verdict}",
     )  # fmt: skip
 

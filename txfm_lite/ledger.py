@@ -297,7 +297,7 @@ def table(experiment: str = "", file: Path | None = None, folder: Path | None = 
         {
             "claim": claim.statement,
             "published": claim.published,
-            "ours [95 %]": claim.reason if found.verdict == "not run" else f"{found}, {scale(found)}",
+            "ours [95 %]": claim.reason or found.why or f"{found}, {scale(found)}",
             "verdict": f"{VERDICTS[found.verdict][0]} {found.verdict}",
         }
         for claim, found in judged(chosen, folder)
