@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from txfm_lite import datasets
 from txfm_lite.align import align
-from txfm_lite.embed import embed, gene_vectors, library_share, reconstruct
+from txfm_lite.embed import embed, gene_vectors, layers, library_share, reconstruct
 from txfm_lite.inference import shown_genes
 from txfm_lite.txfm import TxFM, TxFMConfig
 
@@ -35,6 +35,21 @@ def model() -> TxFM:
     torch.manual_seed(0)
     config = TxFMConfig(n_genes=12, d_model=8, n_blocks=2, n_heads=2, n_revealed=4)
     return TxFM(config, GENES).eval()
+
+
+def test_layers_end_in_the_embedding_and_in_what_predicts_the_genes(adata, model):
+    found = layers(adata, model)
+    decoder = [f"decoder {i}" for i in range(5)]
+    assert list(found) == ["encoder 1", "encoder 2", *decoder]
+    assert all(x.shape == (9, 8) for x in found.values())
+    np.testing.assert_allclose(found["encoder 2"], embed(adata, model), atol=1e-6)
+    assert not np.allclose(found["encoder 1"], found["encoder 2"], atol=1e-2)
+    with torch.no_grad():
+        logits = model.gene_head(torch.from_numpy(found["decoder 4"]))
+        expected = model.gene_head(model.decoder(torch.from_numpy(found["encoder 2"])))
+    torch.testing.assert_close(logits, expected)
+    one = TxFM(TxFMConfig(n_genes=12, d_model=8, n_blocks=1, n_heads=2, decoder_blocks=0), GENES)
+    assert list(layers(adata, one)) == ["encoder 1", "decoder 0"]
 
 
 def test_align_against_pandas(adata):

@@ -219,6 +219,36 @@ def _judge(aligned: Aligned, last: bool) -> None:
         )
 
 
+def layers(
+    adata: AnnData, model: TxFM | str | Path = "txfm-xs", n_genes: int | None = None, *, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Return what every layer of the model makes of every sample, each float32, shape (n, d).
+
+    Parameters and errors as for :func:`embed`.
+
+    Returns
+    -------
+    dict
+        In the order of the model: "encoder 1" and so on, the CLS token behind each block (the last is the
+        embedding); "decoder 0", behind the decoder's linear layer, "decoder 1" and so on, behind its residual
+        layers. What the genes are predicted from is the last.
+    """
+    import torch
+
+    model = ready(model)
+    aligned = Aligned(adata, model.genes)
+    options = {"n_genes": n_genes, "seed": seed, "return_all": True}
+    parts = [e for _, _, e in _encoded(aligned, model, options, _share(aligned, model, None))]
+    encoder = np.concatenate(parts)
+    found = {f"encoder {i + 1}": encoder[:, i] for i in range(encoder.shape[1])}
+    with torch.inference_mode():
+        h = torch.from_numpy(encoder[:, -1]).to(model.cls.device)
+        for i, layer in enumerate(model.decoder):
+            h = layer(h)
+            found[f"decoder {i}"] = h.cpu().numpy()
+    return found
+
+
 def gene_vectors(model: TxFM | str | Path) -> pd.DataFrame:
     """Return what the model learned about each gene, as a labelled frame.
 

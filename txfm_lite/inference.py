@@ -50,6 +50,7 @@ def encode_rows(
     n_draws: int = 1,
     batch_size: int | None = None,
     seed: int = 0,
+    return_all: bool = False,
 ) -> np.ndarray:
     """Embed samples of one dataset, given as CSR arrays over the model's vocabulary.
 
@@ -76,10 +77,12 @@ def encode_rows(
         Samples at a time; by default what `MEMORY` holds. It has no influence on the result.
     seed : int
         Of the draws.
+    return_all : bool
+        Return what every block makes of the samples, see :meth:`TxFM.encode`.
 
     Returns
     -------
-    ndarray, float32, shape (n, d_model)
+    ndarray, float32, shape (n, d_model), or (n, n_blocks, d_model) if `return_all`
 
     Raises
     ------
@@ -92,12 +95,14 @@ def encode_rows(
     device, was_training = model.cls.device, model.training
     draws = [torch.from_numpy(g).to(device) for g in shown_genes(measured, n_genes, n_draws, seed)]
     size = batch_size or cells_per_batch(model, len(draws[0]))
-    out = np.empty((len(library_size), model.config.d_model), dtype=np.float32)
+    shape = (model.config.n_blocks,) * return_all + (model.config.d_model,)
+    out = np.empty((len(library_size), *shape), dtype=np.float32)
     model.eval()
     try:
         with torch.inference_mode():
             for rows, values in _dense(model, indptr, indices, counts, library_size, size):
-                e = [model.encode(values[:, g], g.expand(len(values), -1)).float() for g in draws]
+                shown = [(values[:, g], g.expand(len(values), -1)) for g in draws]
+                e = [model.encode(*pair, return_all=return_all).float() for pair in shown]
                 out[rows] = torch.stack(e).mean(dim=0).cpu().numpy()
     finally:
         model.train(was_training)
