@@ -1,0 +1,373 @@
+"""Other people's models, so that they are scored like ours: Geneformer and scGPT checkpoints.
+
+Both adapters take an AnnData with raw counts and give embeddings in the order of its cells. That is less
+than it seems: Geneformer's own extractor shuffles the cells and sorts them by length, and neither project
+fixes its random draws. Here a cell's tokens depend on the cell, its name and the seed alone.
+
+=====================  ===============================================  ===================================
+.                      :class:`Geneformer` (first version)              :class:`ScGPT`
+=====================  ===============================================  ===================================
+files                  a ``BertForMaskedLM`` folder, two dictionaries   best_model.pt, args.json, vocab.json
+a gene's value is      its place in the order                           a bin within the cell
+order, or bins, of     counts / total / the gene's median in a corpus   counts above zero
+longest cell           2,048 genes, the lowest are cut                  1,200 tokens, drawn at random
+embedding              mean over genes, last layer but one              the class token's output, length 1
+=====================  ===============================================  ===================================
+
+Needs the extra ``txfm-lite[external]``. Neither weights nor dictionaries come with this package; both
+classes take a local folder or a name on the model hub.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .align import Aligned, not_counts
+from .evaluate.scores import Embedding
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import scipy.sparse as sp
+    import torch
+    from anndata import AnnData
+
+log = logging.getLogger("txfm_lite")
+
+BATCH_SIZE = 8  # cells at a time: memory grows with the square of their length
+SCGPT_FILES = ("best_model.pt", "args.json", "vocab.json")
+
+
+class Geneformer:
+    """A Geneformer checkpoint of the first version: cells as lists of genes in order (Theodoris et al. 2023).
+
+    Parameters
+    ----------
+    model : str or path
+        A folder with ``config.json`` and weights, or a name on the hub.
+    medians, tokens : path, optional
+        Pickled dictionaries Ensembl id -> median of its non-zero values, and -> token. They are opened by an
+        unpickler that knows numbers only. By default the dataset "geneformer_v1_dictionaries".
+    device : str
+    **hub
+        For ``from_pretrained``: revision, token, ...
+
+    Raises
+    ------
+    ValueError
+        If dictionary and model have different numbers of tokens (each version has its own), or the
+        dictionary is of a later version.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        medians: str | Path | None = None,
+        tokens: str | Path | None = None,
+        *,
+        device: str = "cpu",
+        **hub: Any,
+    ):
+        try:
+            from transformers import BertForMaskedLM
+        except ImportError as error:
+            raise ImportError("Geneformer needs transformers: pip install 'txfm-lite[external]'") from error
+        token = _dictionary(tokens, "tokens", "token")
+        median = _dictionary(medians, "medians", "median")
+        if "<cls>" in token.index:
+            raise ValueError("this dictionary has <cls>: it is of a later version than this adapter reads")
+        self.model = BertForMaskedLM.from_pretrained(model, **hub).eval().to(device)
+        config = self.model.config
+        if config.vocab_size != len(token):
+            raise ValueError(
+                f"{model} has {config.vocab_size:,} tokens, the dictionary {len(token):,}: take the "
+                "dictionaries that were published with these weights"
+            )
+        self.longest, self.pad = config.max_position_embeddings, int(token["<pad>"])
+        genes = token.index.intersection(median.index)
+        self.genes, self.token, self.median = genes, token[genes].to_numpy(), median[genes].to_numpy()
+
+    def encode(self, adata: AnnData) -> list[np.ndarray]:
+        """Return each cell's tokens, the gene with the highest value first; see :func:`rank_by_median`.
+
+        Genes are found by ``var["ensembl_id"]``, or else by resolving ``var_names``; columns of one gene are
+        added up. The total is that of all columns.
+
+        Raises
+        ------
+        ValueError
+            If X holds no counts, or none of the genes is in the dictionary.
+        """
+        import scipy.sparse as sp
+
+        x = sp.csr_matrix(adata.X, dtype=np.float64)
+        if fault := not_counts(x.data):
+            raise ValueError(f"X {fault}")
+        place = self.genes.get_indexer(_ensembl_ids(adata))
+        found = np.flatnonzero(place >= 0)
+        if not found.size:
+            raise ValueError(
+                f"none of the {adata.n_vars:,} genes is in Geneformer's dictionary: put Ensembl ids into "
+                "var['ensembl_id']"
+            )
+        log.info("Geneformer knows %d of %d genes", found.size, adata.n_vars)
+        move = sp.csr_matrix((np.ones(found.size), (found, place[found])), (adata.n_vars, len(self.genes)))
+        return rank_by_median(x @ move, np.asarray(x.sum(axis=1)).ravel(), self.median, self.token)
+
+    def embed(self, adata: AnnData) -> np.ndarray:
+        """Return one row per cell, float32, shape (n, d); nan, with a warning, for a cell without a token."""
+        import torch
+
+        cells = self.encode(adata)
+        lengths = np.array([len(c) for c in cells])
+        if cut := (lengths > self.longest).sum():
+            log.info("Geneformer: %d of %d cells lose their lowest genes", cut, len(cells))
+        out = _empty(adata, lengths, self.model.config.hidden_size)
+        with torch.inference_mode():
+            for rows in _batches(lengths):
+                tokens = _padded([cells[i][: self.longest] for i in rows], self.pad, self.model.device)
+                shown = tokens != self.pad
+                layer = self.model(tokens, attention_mask=shown, output_hidden_states=True).hidden_states[-2]
+                total = (layer * shown[..., None]).sum(dim=1)
+                out[rows] = (total / shown.sum(dim=1, keepdim=True)).float().cpu().numpy()
+        return out
+
+    def __call__(self, adata: AnnData, seed: int = 0) -> Embedding:
+        """Return the embedding with the cells' names; a cell without one is an error that names it."""
+        return Embedding(self.embed(adata), adata.obs_names, "Geneformer")
+
+
+def rank_by_median(
+    counts: sp.csr_matrix, totals: np.ndarray, median: np.ndarray, token: np.ndarray
+) -> list[np.ndarray]:
+    """Order each cell's genes by 10,000 · count / total / median, highest first; zeros are left out.
+
+    The division by the gene's median over a corpus makes this no order within the cell: genes with one count
+    come in the same order in every cell. Equal values come in the order of their tokens (Geneformer's own
+    sort leaves that to chance).
+
+    Parameters
+    ----------
+    counts : csr_matrix, shape (n, g)
+    totals : ndarray, shape (n,)
+        Of all genes, also those that are not in the dictionary. They do not change the order.
+    median, token : ndarray, shape (g,)
+
+    Returns
+    -------
+    list of ndarray of int64
+    """
+    cells = []
+    for i, total in enumerate(totals):
+        a, b = counts.indptr[i], counts.indptr[i + 1]
+        genes, count = counts.indices[a:b], counts.data[a:b]
+        genes, count = genes[count > 0], count[count > 0]
+        value = (1e4 * count / total / median[genes]).astype(np.float32)
+        cells.append(token[genes[np.lexsort((token[genes], -value))]].astype(np.int64))
+    return cells
+
+
+class ScGPT:
+    """An scGPT checkpoint: cells as sets of genes with binned counts (Cui et al. 2024).
+
+    Parameters
+    ----------
+    model : str or path
+        A folder with ``best_model.pt``, ``args.json`` and ``vocab.json``, or a name on the hub.
+    longest : int
+        Tokens per cell, the class token among them.
+    device : str
+    **hub
+        For ``huggingface_hub.snapshot_download``: revision, token, ...
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    ValueError
+        If the files do not fit together, or the model's values are not continuous ones.
+    """
+
+    def __init__(self, model: str | Path, *, longest: int = 1200, device: str = "cpu", **hub: Any):
+        import torch
+
+        folder = Path(model)
+        if not folder.is_dir():
+            from huggingface_hub import snapshot_download
+
+            folder = Path(snapshot_download(str(model), allow_patterns=list(SCGPT_FILES), **hub))
+        if missing := [f for f in SCGPT_FILES if not (folder / f).is_file()]:
+            raise FileNotFoundError(f"{folder}: no {', '.join(missing)}")
+        args = json.loads((folder / "args.json").read_text())
+        vocabulary: dict[str, int] = json.loads((folder / "vocab.json").read_text())
+        if (style := args.get("input_emb_style", "continuous")) != "continuous":
+            raise ValueError(
+                f"{folder}/args.json: input_emb_style is {style!r}; this reads 'continuous' only"
+            )
+        self.longest, self.n_bins, self.device = longest, args["n_bins"], device
+        self.pad, self.pad_value = vocabulary[args.get("pad_token", "<pad>")], float(args["pad_value"])
+        self.cls = vocabulary["<cls>"]
+        genes = {gene: i for gene, i in vocabulary.items() if not re.fullmatch(r"<.*>", gene)}
+        self.genes, self.token = list(genes), np.array(list(genes.values()))
+        weights = torch.load(folder / "best_model.pt", map_location="cpu", weights_only=True)
+        self.network = _scgpt_network(weights, args, str(folder)).eval().to(device)
+
+    def encode(self, adata: AnnData, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return each cell's tokens and values, the class token first.
+
+        A cell with more genes than fit is shown a random draw of them. Draws (of genes, and of bins among
+        equal edges) follow from the seed and the cell's name. Errors as in
+        :class:`txfm_lite.align.Aligned`.
+        """
+        cells = []
+        for rows, counts, _ in Aligned(adata, self.genes):
+            for i, name in enumerate(adata.obs_names[rows]):
+                a, b = counts.indptr[i], counts.indptr[i + 1]
+                genes, count = counts.indices[a:b], counts.data[a:b]
+                genes, count = genes[count > 0], count[count > 0]
+                order = np.argsort(genes)
+                genes, count = genes[order], count[order]
+                rng = np.random.default_rng([seed, zlib.crc32(str(name).encode())])
+                value = bin_counts(count, self.n_bins, rng)
+                if len(genes) > self.longest - 1:
+                    kept = np.sort(rng.choice(len(genes), self.longest - 1, replace=False))
+                    genes, value = genes[kept], value[kept]
+                cells.append((np.r_[self.cls, self.token[genes]], np.r_[self.pad_value, value]))
+        return cells
+
+    def embed(self, adata: AnnData, seed: int = 0) -> np.ndarray:
+        """Return one row per cell, of length 1, float32, shape (n, d); nan, warned of, without a gene."""
+        import torch
+
+        cells = self.encode(adata, seed)
+        lengths = np.array([len(tokens) - 1 for tokens, _ in cells])
+        out = _empty(adata, lengths, self.network["gene"][0].embedding_dim)
+        with torch.inference_mode():
+            for rows in _batches(lengths):
+                tokens = _padded([cells[i][0] for i in rows], self.pad, self.device)
+                values = _padded([cells[i][1] for i in rows], self.pad_value, self.device).float()
+                x = self.network["gene"](tokens) + self.network["value"](values.clamp(max=512)[..., None])
+                e = self.network["transformer"](x, src_key_padding_mask=tokens == self.pad)[:, 0]
+                out[rows] = torch.nn.functional.normalize(e, dim=1).cpu().numpy()
+        return out
+
+    def __call__(self, adata: AnnData, seed: int = 0) -> Embedding:
+        """Return the embedding with the cells' names; a cell without one is an error that names it."""
+        return Embedding(self.embed(adata, seed), adata.obs_names, "scGPT")
+
+
+def bin_counts(values: np.ndarray, n_bins: int, rng: np.random.Generator) -> np.ndarray:
+    """Put a cell's non-zero values into bins 1 to n_bins - 1, by quantiles of the cell's own values.
+
+    The edges are n_bins - 1 quantiles; a value's bin is the number of edges that it reaches. A value that
+    equals several edges, like most single counts, is put into one of their bins at random: so scGPT draws
+    different bins for equal counts. Nothing but the order within the cell matters.
+
+    Parameters
+    ----------
+    values : ndarray, shape (g,)
+        Above zero.
+    n_bins : int
+        With the bin 0 of zeros.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray of int64, shape (g,)
+    """
+    if not len(values):
+        return np.zeros(0, dtype=np.int64)
+    edges = np.quantile(values, np.linspace(0, 1, n_bins - 1))
+    below, reached = (np.searchsorted(edges, values, side) for side in ("left", "right"))
+    return rng.integers(np.minimum(below + 1, reached), reached, endpoint=True)
+
+
+def _scgpt_network(weights: dict[str, torch.Tensor], args: dict[str, Any], label: str) -> torch.nn.ModuleDict:
+    """Build the encoder half of scGPT from plain layers and fill it; the decoders' weights are left out."""
+    from torch import nn
+
+    d = args["embsize"]
+    layer = nn.TransformerEncoderLayer(d, args["nheads"], args["d_hid"], batch_first=True)
+    network = nn.ModuleDict(
+        {
+            "gene": nn.Sequential(nn.Embedding(*weights["encoder.embedding.weight"].shape), nn.LayerNorm(d)),
+            "value": nn.Sequential(nn.Linear(1, d), nn.ReLU(), nn.Linear(d, d), nn.LayerNorm(d)),
+            "transformer": nn.TransformerEncoder(layer, args["nlayers"], enable_nested_tensor=False),
+        }
+    )
+    names = {
+        r"^encoder\.embedding\.": "gene.0.", r"^encoder\.enc_norm\.": "gene.1.",
+        r"^value_encoder\.linear1\.": "value.0.", r"^value_encoder\.linear2\.": "value.2.",
+        r"^value_encoder\.norm\.": "value.3.", r"^transformer_encoder\.": "transformer.",
+        r"self_attn\.Wqkv\.": "self_attn.in_proj_",  # as flash attention calls the same matrix
+    }  # fmt: skip
+    state = {}
+    for name, tensor in weights.items():
+        for pattern, ours in names.items():
+            name = re.sub(pattern, ours, name)
+        if name.split(".")[0] in network:
+            state[name] = tensor
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{label}: best_model.pt does not fit args.json: {error}") from error
+    return network
+
+
+def _dictionary(path: str | Path | None, part: str, value: str) -> pd.Series:
+    """Return a Geneformer dictionary as a series indexed by Ensembl id."""
+    from . import datasets
+    from .tables import pickled_dictionary
+
+    if path is None:
+        frame = datasets.read("geneformer_v1_dictionaries", part)
+    else:
+        frame = pickled_dictionary([Path(path)], value=value)
+    return frame.set_index("key")[value]
+
+
+def _ensembl_ids(adata: AnnData) -> pd.Index:
+    """Return an Ensembl id without version for each column, "" where none is known."""
+    import pandas as pd
+
+    from . import genes
+
+    if "ensembl_id" in adata.var:
+        ids = adata.var["ensembl_id"]
+    else:
+        ids = genes.default_resolver().resolve(adata.var_names).frame["ensembl_id"]
+    return pd.Index(
+        pd.Series(ids.to_numpy()).astype("string").fillna("").str.replace(r"\.\d+$", "", regex=True)
+    )
+
+
+def _empty(adata: AnnData, lengths: np.ndarray, d: int) -> np.ndarray:
+    """Return rows of nan to be filled, and warn of cells for which nothing will come."""
+    if (without := np.flatnonzero(lengths == 0)).size:
+        log.warning(
+            "%d cells have no gene that the model knows, for example %r: their rows are nan",
+            without.size, str(adata.obs_names[without[0]]),
+        )  # fmt: skip
+    return np.full((len(lengths), d), np.nan, dtype=np.float32)
+
+
+def _batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield row numbers of cells of similar length, so that little is padded; not of empty ones."""
+    order = np.argsort(lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    for a in range(0, len(order), BATCH_SIZE):
+        yield order[a : a + BATCH_SIZE]
+
+
+def _padded(rows: Sequence[np.ndarray], pad: float, device: Any) -> torch.Tensor:
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    return pad_sequence([torch.as_tensor(r) for r in rows], batch_first=True, padding_value=pad).to(device)
