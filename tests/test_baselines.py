@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 
 from txfm_lite import baselines
 from txfm_lite.corpus_writer import CorpusWriter
+from txfm_lite.linear import normal_scores
 
 GENES = [f"G{i}" for i in range(60)]
 
@@ -83,12 +84,12 @@ def test_pca_of_the_target_is_scikit_learns(adata):
 
 
 def test_normal_scores_are_those_of_the_ranks(adata):
-    above, zero = baselines.normal_scores(adata.X)
+    above, zero = normal_scores(adata.X)
     scores = above.toarray() + zero[:, None]
     expected = norm.ppf(rankdata(adata.X.toarray(), axis=1) / 61)
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     depth = np.random.default_rng(0).uniform(1, 9, 80).astype(np.float32)
-    scaled, again = baselines.normal_scores(sp.csr_matrix((sp.diags(depth) @ adata.X).log1p()))
+    scaled, again = normal_scores(sp.csr_matrix((sp.diags(depth) @ adata.X).log1p()))
     np.testing.assert_allclose(scaled.toarray() + again[:, None], expected, atol=1e-5)
     same_up_to_sign(
         baselines.embed_souza_mehta(adata, 4), PCA(4, svd_solver="full").fit_transform(expected), atol=2e-3
@@ -99,7 +100,7 @@ def test_stored_zeros_rank_like_other_zeros():
     dense = np.array([[0, 3, 0, 1]], dtype=np.float32)
     stored = sp.csr_matrix((dense[0], np.arange(4), [0, 4]), shape=(1, 4))
     assert stored.nnz == 4
-    above, zero = baselines.normal_scores(stored)
+    above, zero = normal_scores(stored)
     np.testing.assert_allclose(above.toarray() + zero, norm.ppf([[0.3, 0.8, 0.3, 0.6]]), atol=1e-6)
 
 
@@ -165,7 +166,7 @@ def test_a_fit_on_the_corpus_is_made_once(corpus, adata, tmp_path, monkeypatch):
     first = baselines.models(corpus, folder=tmp_path)["PCA (corpus)"](adata, 0)
     (file,) = tmp_path.iterdir()
     assert file.name == f"pca64-{corpus.fingerprint[:12]}-seed0.npz"
-    monkeypatch.setattr(baselines, "_svd", lambda *_: pytest.fail("fitted again"))
+    monkeypatch.setattr(baselines, "principal_components", lambda *_: pytest.fail("fitted again"))
     again = baselines.models(corpus, folder=tmp_path)
     np.testing.assert_array_equal(again["PCA (corpus)"](adata, 0), first)
 

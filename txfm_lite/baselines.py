@@ -33,6 +33,7 @@ import numpy as np
 from .align import Aligned, align, not_counts
 from .embed import PANEL
 from .files import cache_directory
+from .linear import normal_scores, principal_components
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,34 +142,8 @@ def embed_pca(
     """
     counts, _, library_size = measured_counts(adata, genes)
     x = log_normalise(counts, library_size)
-    scores, _ = _svd(x, np.ones((len(library_size), 1)), -x.mean(axis=0), n_components, seed)
+    scores, _ = principal_components(x, np.ones((len(library_size), 1)), -x.mean(axis=0), n_components, seed)
     return scores
-
-
-def normal_scores(counts: sp.csr_matrix) -> tuple[sp.csr_matrix, np.ndarray]:
-    """Replace each cell's counts by normal scores of their ranks: Φ⁻¹(rank / (G + 1)).
-
-    Equal counts share their mean rank, the zeros of a cell above all. Whatever keeps the order within a cell
-    (a division by its total, a logarithm) leaves the scores as they are.
-
-    Returns
-    -------
-    above : csr_matrix, float32, shape (n, G)
-        How far each non-zero's score lies above that of the cell's zeros.
-    zero : ndarray, float32, shape (n,)
-        The score of the cell's zeros. All scores: ``above.toarray() + zero[:, None]``.
-    """
-    from scipy.stats import norm, rankdata
-
-    above = counts.astype(np.float32)
-    above.eliminate_zeros()
-    n_genes = counts.shape[1]
-    n_zeros = n_genes - np.diff(above.indptr)
-    zero = norm.ppf((n_zeros + 1) / 2 / (n_genes + 1))
-    for i, (a, b) in enumerate(zip(above.indptr[:-1], above.indptr[1:], strict=True)):
-        rank = n_zeros[i] + rankdata(above.data[a:b])
-        above.data[a:b] = norm.ppf(rank / (n_genes + 1)) - zero[i]
-    return above, zero.astype(np.float32)
 
 
 def embed_souza_mehta(
@@ -180,16 +155,16 @@ def embed_souza_mehta(
     """Return principal components of within-cell normal scores, float32, shape (n, n_components).
 
     The representation of Souza & Mehta (2026, arXiv 2602.16696): the counts of a cell are normalised, ranked
-    and turned into normal scores (as in scTOP, :func:`normal_scores`), then reduced by PCA; linear methods do
-    the rest. Their pipeline also selects genes by an analysis of variance between cell types. That needs
-    labels, which an embedding must not see: here all genes stay, so that nothing is left to choose but the
-    number of components.
+    and turned into normal scores (as in scTOP, :func:`txfm_lite.linear.normal_scores`), then reduced by PCA;
+    linear methods do the rest. Their pipeline also selects genes by an analysis of variance between cell
+    types. That needs labels, which an embedding must not see: here all genes stay, so that nothing is left
+    to choose but the number of components.
     """
     counts, _, _ = measured_counts(adata, genes)
     above, zero = normal_scores(counts)
     mean = np.asarray(above.mean(axis=0)).ravel() + zero.mean()
     left = np.column_stack([zero, np.ones_like(zero)])
-    scores, _ = _svd(above, left, np.stack([np.ones_like(mean), -mean]), n_components, seed)
+    scores, _ = principal_components(above, left, np.stack([np.ones_like(mean), -mean]), n_components, seed)
     return scores
 
 
@@ -257,7 +232,7 @@ class CorpusPCA:
         self.centre = ((total + size @ filled) / len(rows)).astype(np.float32)
         membership = sp.csr_matrix((np.ones(len(rows)), (np.arange(len(rows)), dataset)))
         filled = filled[: membership.shape[1]] - self.centre
-        _, self.components = _svd(x, membership, filled, n_components, seed)
+        _, self.components = principal_components(x, membership, filled, n_components, seed)
 
     def embed(self, adata: AnnData) -> np.ndarray:
         """Project the samples of `adata`, float32, shape (n, n_components)."""
@@ -294,36 +269,6 @@ class CorpusPCA:
             for name in cls._ARRAYS:
                 setattr(self, name, arrays[name])
         return self
-
-
-def _svd(x: sp.csr_matrix, left, right, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first k scores (n, k) and axes (k, G) of x + left @ right, which is never formed.
-
-    Filling and centring a sparse matrix adds a matrix of low rank; the solver only asks for products.
-    """
-    from scipy.sparse.linalg import LinearOperator, svds
-
-    k = min(k, min(x.shape) - 1)
-    if k < 1:
-        raise ValueError(f"{x.shape[0]} samples of {x.shape[1]} genes have no principal component")
-    right = np.asarray(right, dtype=np.float32)
-    left = left.astype(np.float32)
-
-    def forward(v):
-        return x @ v + left @ (right @ v)
-
-    def backward(u):
-        return x.T @ u + right.T @ (left.T @ u)
-
-    operator = LinearOperator(
-        x.shape, matvec=forward, rmatvec=backward, matmat=forward, rmatmat=backward, dtype=np.float32
-    )
-    start = np.random.default_rng(seed).normal(size=min(x.shape)).astype(np.float32)
-    u, s, axes = svds(operator, k=k, v0=start)
-    order = np.argsort(-s)
-    u, s, axes = u[:, order], s[order], axes[order]
-    sign = np.sign(axes[np.arange(k), np.abs(axes).argmax(axis=1)])  # an axis has no direction: choose one
-    return (u * s * sign).astype(np.float32), (axes * sign[:, None]).astype(np.float32)
 
 
 def models(

@@ -1,4 +1,4 @@
-"""Other people's models, so that they are scored like ours: Geneformer and scGPT checkpoints.
+"""Other people's models, scored like ours: Geneformer here, scGPT in :mod:`txfm_lite.external_scgpt`.
 
 Both adapters take an AnnData with raw counts and give embeddings in the order of its cells. That is less
 than it seems: Geneformer's own extractor shuffles the cells and sorts them by length, and neither project
@@ -20,17 +20,14 @@ classes take a local folder or a name on the model hub.
 
 from __future__ import annotations
 
-import json
 import logging
-import re
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .align import Aligned, not_counts
+from .align import not_counts
 from .evaluate.scores import Embedding
 
 if TYPE_CHECKING:
@@ -42,7 +39,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("txfm_lite")
 
 BATCH_SIZE = 8  # cells at a time: memory grows with the square of their length
-SCGPT_FILES = ("best_model.pt", "args.json", "vocab.json")
 
 
 class Geneformer:
@@ -129,10 +125,10 @@ class Geneformer:
         lengths = np.array([len(c) for c in cells])
         if cut := (lengths > self.longest).sum():
             log.info("Geneformer: %d of %d cells lose their lowest genes", cut, len(cells))
-        out = _empty(adata, lengths, self.model.config.hidden_size)
+        out = empty_rows(adata, lengths, self.model.config.hidden_size)
         with torch.inference_mode():
-            for rows in _batches(lengths):
-                tokens = _padded([cells[i][: self.longest] for i in rows], self.pad, self.model.device)
+            for rows in batches(lengths):
+                tokens = padded([cells[i][: self.longest] for i in rows], self.pad, self.model.device)
                 shown = tokens != self.pad
                 layer = self.model(tokens, attention_mask=shown, output_hidden_states=True).hidden_states[-2]
                 total = (layer * shown[..., None]).sum(dim=1)
@@ -174,153 +170,6 @@ def rank_by_median(
     return cells
 
 
-class ScGPT:
-    """An scGPT checkpoint: cells as sets of genes with binned counts (Cui et al. 2024).
-
-    Parameters
-    ----------
-    model : str or path
-        A folder with ``best_model.pt``, ``args.json`` and ``vocab.json``, or a name on the hub.
-    longest : int
-        Tokens per cell, the class token among them.
-    device : str
-    **hub
-        For ``huggingface_hub.snapshot_download``: revision, token, ...
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing.
-    ValueError
-        If the files do not fit together, or the model's values are not continuous ones.
-    """
-
-    def __init__(self, model: str | Path, *, longest: int = 1200, device: str = "cpu", **hub: Any):
-        import torch
-
-        folder = Path(model)
-        if not folder.is_dir():
-            from huggingface_hub import snapshot_download
-
-            folder = Path(snapshot_download(str(model), allow_patterns=list(SCGPT_FILES), **hub))
-        if missing := [f for f in SCGPT_FILES if not (folder / f).is_file()]:
-            raise FileNotFoundError(f"{folder}: no {', '.join(missing)}")
-        args = json.loads((folder / "args.json").read_text())
-        vocabulary: dict[str, int] = json.loads((folder / "vocab.json").read_text())
-        if (style := args.get("input_emb_style", "continuous")) != "continuous":
-            raise ValueError(
-                f"{folder}/args.json: input_emb_style is {style!r}; this reads 'continuous' only"
-            )
-        self.longest, self.n_bins, self.device = longest, args["n_bins"], device
-        self.pad, self.pad_value = vocabulary[args.get("pad_token", "<pad>")], float(args["pad_value"])
-        self.cls = vocabulary["<cls>"]
-        genes = {gene: i for gene, i in vocabulary.items() if not re.fullmatch(r"<.*>", gene)}
-        self.genes, self.token = list(genes), np.array(list(genes.values()))
-        weights = torch.load(folder / "best_model.pt", map_location="cpu", weights_only=True)
-        self.network = _scgpt_network(weights, args, str(folder)).eval().to(device)
-
-    def encode(self, adata: AnnData, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return each cell's tokens and values, the class token first.
-
-        A cell with more genes than fit is shown a random draw of them. Draws (of genes, and of bins among
-        equal edges) follow from the seed and the cell's name. Errors as in
-        :class:`txfm_lite.align.Aligned`.
-        """
-        cells = []
-        for rows, counts, _ in Aligned(adata, self.genes):
-            for i, name in enumerate(adata.obs_names[rows]):
-                a, b = counts.indptr[i], counts.indptr[i + 1]
-                genes, count = counts.indices[a:b], counts.data[a:b]
-                genes, count = genes[count > 0], count[count > 0]
-                order = np.argsort(genes)
-                genes, count = genes[order], count[order]
-                rng = np.random.default_rng([seed, zlib.crc32(str(name).encode())])
-                value = bin_counts(count, self.n_bins, rng)
-                if len(genes) > self.longest - 1:
-                    kept = np.sort(rng.choice(len(genes), self.longest - 1, replace=False))
-                    genes, value = genes[kept], value[kept]
-                cells.append((np.r_[self.cls, self.token[genes]], np.r_[self.pad_value, value]))
-        return cells
-
-    def embed(self, adata: AnnData, seed: int = 0) -> np.ndarray:
-        """Return one row per cell, of length 1, float32, shape (n, d); nan, warned of, without a gene."""
-        import torch
-
-        cells = self.encode(adata, seed)
-        lengths = np.array([len(tokens) - 1 for tokens, _ in cells])
-        out = _empty(adata, lengths, self.network["gene"][0].embedding_dim)
-        with torch.inference_mode():
-            for rows in _batches(lengths):
-                tokens = _padded([cells[i][0] for i in rows], self.pad, self.device)
-                values = _padded([cells[i][1] for i in rows], self.pad_value, self.device).float()
-                x = self.network["gene"](tokens) + self.network["value"](values.clamp(max=512)[..., None])
-                e = self.network["transformer"](x, src_key_padding_mask=tokens == self.pad)[:, 0]
-                out[rows] = torch.nn.functional.normalize(e, dim=1).cpu().numpy()
-        return out
-
-    def __call__(self, adata: AnnData, seed: int = 0) -> Embedding:
-        """Return the embedding with the cells' names; a cell without one is an error that names it."""
-        return Embedding(self.embed(adata, seed), adata.obs_names, "scGPT")
-
-
-def bin_counts(values: np.ndarray, n_bins: int, rng: np.random.Generator) -> np.ndarray:
-    """Put a cell's non-zero values into bins 1 to n_bins - 1, by quantiles of the cell's own values.
-
-    The edges are n_bins - 1 quantiles; a value's bin is the number of edges that it reaches. A value that
-    equals several edges, like most single counts, is put into one of their bins at random: so scGPT draws
-    different bins for equal counts. Nothing but the order within the cell matters.
-
-    Parameters
-    ----------
-    values : ndarray, shape (g,)
-        Above zero.
-    n_bins : int
-        With the bin 0 of zeros.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ndarray of int64, shape (g,)
-    """
-    if not len(values):
-        return np.zeros(0, dtype=np.int64)
-    edges = np.quantile(values, np.linspace(0, 1, n_bins - 1))
-    below, reached = (np.searchsorted(edges, values, side) for side in ("left", "right"))
-    return rng.integers(np.minimum(below + 1, reached), reached, endpoint=True)
-
-
-def _scgpt_network(weights: dict[str, torch.Tensor], args: dict[str, Any], label: str) -> torch.nn.ModuleDict:
-    """Build the encoder half of scGPT from plain layers and fill it; the decoders' weights are left out."""
-    from torch import nn
-
-    d = args["embsize"]
-    layer = nn.TransformerEncoderLayer(d, args["nheads"], args["d_hid"], batch_first=True)
-    network = nn.ModuleDict(
-        {
-            "gene": nn.Sequential(nn.Embedding(*weights["encoder.embedding.weight"].shape), nn.LayerNorm(d)),
-            "value": nn.Sequential(nn.Linear(1, d), nn.ReLU(), nn.Linear(d, d), nn.LayerNorm(d)),
-            "transformer": nn.TransformerEncoder(layer, args["nlayers"], enable_nested_tensor=False),
-        }
-    )
-    names = {
-        r"^encoder\.embedding\.": "gene.0.", r"^encoder\.enc_norm\.": "gene.1.",
-        r"^value_encoder\.linear1\.": "value.0.", r"^value_encoder\.linear2\.": "value.2.",
-        r"^value_encoder\.norm\.": "value.3.", r"^transformer_encoder\.": "transformer.",
-        r"self_attn\.Wqkv\.": "self_attn.in_proj_",  # as flash attention calls the same matrix
-    }  # fmt: skip
-    state = {}
-    for name, tensor in weights.items():
-        for pattern, ours in names.items():
-            name = re.sub(pattern, ours, name)
-        if name.split(".")[0] in network:
-            state[name] = tensor
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{label}: best_model.pt does not fit args.json: {error}") from error
-    return network
-
-
 def _dictionary(path: str | Path | None, part: str, value: str) -> pd.Series:
     """Return a Geneformer dictionary as a series indexed by Ensembl id."""
     from . import datasets
@@ -348,7 +197,7 @@ def _ensembl_ids(adata: AnnData) -> pd.Index:
     )
 
 
-def _empty(adata: AnnData, lengths: np.ndarray, d: int) -> np.ndarray:
+def empty_rows(adata: AnnData, lengths: np.ndarray, d: int) -> np.ndarray:
     """Return rows of nan to be filled, and warn of cells for which nothing will come."""
     if (without := np.flatnonzero(lengths == 0)).size:
         log.warning(
@@ -358,7 +207,7 @@ def _empty(adata: AnnData, lengths: np.ndarray, d: int) -> np.ndarray:
     return np.full((len(lengths), d), np.nan, dtype=np.float32)
 
 
-def _batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
+def batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
     """Yield row numbers of cells of similar length, so that little is padded; not of empty ones."""
     order = np.argsort(lengths, kind="stable")
     order = order[lengths[order] > 0]
@@ -366,7 +215,8 @@ def _batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
         yield order[a : a + BATCH_SIZE]
 
 
-def _padded(rows: Sequence[np.ndarray], pad: float, device: Any) -> torch.Tensor:
+def padded(rows: Sequence[np.ndarray], pad: float, device: Any) -> torch.Tensor:
+    """Return rows of different lengths as one matrix, filled up on the right."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
