@@ -83,11 +83,20 @@ def neighbours(values: np.ndarray, k: int = 3 * PERPLEXITY + 1, seed: int = 0) -
     from sklearn.neighbors import NearestNeighbors
 
     n = len(values)
-    order = np.random.default_rng(seed).permutation(n)
+    order = generator(seed).permutation(n)
     back = np.argsort(order)
     distances, found = NearestNeighbors(n_neighbors=min(k, n) - 1).fit(values[order]).kneighbors()
     indices = np.column_stack([np.arange(n), order[found[back]]])
     return NeighborsResults(indices, np.column_stack([np.zeros(n), distances[back]]))
+
+
+def generator(seed: int) -> np.random.Generator:
+    """Return the generator of a null's permutations.
+
+    Not ``default_rng(seed)``: that has scrambled the rows of the control with this seed, and labels permuted
+    by the same numbers would fit them perfectly.
+    """
+    return np.random.default_rng([seed, 1])
 
 
 def ilisi(
@@ -131,7 +140,7 @@ def ilisi(
         lisi = lisi_knn(nearest, batch, perplexity)
         return float(np.where(lisi < 1, 1, lisi).mean())  # -1: a twin so near that nobody else has a weight
 
-    raw, best = mean(codes), mean(np.random.default_rng(seed).permutation(codes))
+    raw, best = mean(codes), mean(generator(seed).permutation(codes))
     return [
         partial("iLISI", raw, variant="raw", null=1, ceiling=best, n=n),
         partial("iLISI", (raw - 1) / (b - 1), variant="scaled", null=0, ceiling=(best - 1) / (b - 1), n=n),
@@ -156,7 +165,7 @@ def graph_connectivity(nearest: NeighborsResults, labels: np.ndarray, seed: int 
         found = (connected_components(graph[m][:, m], connection="weak")[1] for m in members)
         return float(np.mean([np.bincount(component).max() / len(component) for component in found]))
 
-    labels, rng = np.asarray(labels), np.random.default_rng(seed)
+    labels, rng = np.asarray(labels), generator(seed)
     null = np.mean([connected(rng.permutation(labels)) for _ in range(5)])
     return partial("graph connectivity", connected(labels), null=null, n=len(labels))
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .mixing import generator
 from .scores import partial
 
 BLOCK = 2**24  # distances held at a time: 128 MB
@@ -52,7 +53,7 @@ def evaluate(
     import pandas as pd
 
     labels, batches = (pd.factorize(np.asarray(x, dtype=object))[0] for x in (labels, batches))
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     no_labels, no_batches = rng.permutation(labels), permuted_within(batches, labels, rng)
     # (labels, batches) of each silhouette; which of the two are the groups, and which one stays the same
     dealt = [(labels, batches), (no_labels, batches), (labels, no_batches)]
