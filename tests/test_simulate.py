@@ -26,7 +26,7 @@ def designs():
 
 def test_contract(corpus):
     roles = [a.uns["source"]["role"] for a in corpus.values()]
-    assert roles.count("held_out") == 1 and roles.count("train") == 5
+    assert roles.count("held_out") == 2 and roles.count("train") == 5
     for name, adata in corpus.items():
         assert adata.X.format == "csr" and adata.X.dtype == np.float32
         assert (adata.X.data > 0).all() and (adata.X.data == np.round(adata.X.data)).all()
@@ -58,7 +58,7 @@ def test_same_seed_same_data_and_studies_do_not_depend_on_each_other(corpus):
 def test_measured_genes_differ(corpus):
     measured = [set(a.var_names) for a in corpus.values()]
     assert all(len(m) == 1500 for m in measured)
-    assert 200 < len(set.intersection(*measured)) < 600  # 0.75^6 of 2,000 is 356
+    assert 200 < len(set.intersection(*measured)) < 600  # 0.75^7 of 2,000 is 267
     assert len(set.union(*measured)) > 1990
 
 
@@ -165,11 +165,17 @@ def test_guides_lower_their_target_and_its_programme(corpus):
         assert abs(drop / simulate.KNOCKDOWN - 1) < 0.15
 
 
-def test_the_guide_screen_has_five_pairs_of_related_genes(corpus):
-    adata = corpus["simulated_d"]
-    truth = adata.uns["truth"]
-    pairs = {(g, k) for g, k in zip(truth["target"], truth["target_programme"], strict=True) if g >= 0}
-    assert len(pairs) == 10 and len({k for _, k in pairs}) == 5
+def test_the_guide_screens_know_which_targets_are_related(corpus):
+    for name, n_targets, n_pairs in (("simulated_d", 10, 5), ("simulated_g", 20, 30)):
+        adata = corpus[name]
+        truth, found = adata.uns["truth"], simulate.partners(adata)
+        pairs = {(g, k) for g, k in zip(truth["target"], truth["target_programme"], strict=True) if g >= 0}
+        assert len(pairs) == n_targets and len({k for _, k in pairs}) == 5
+        programme = {adata.var_names[g]: k for g, k in pairs}
+        assert len(found.drop_duplicates()) == len(found) == n_pairs
+        assert all(programme[a] == programme[b] for a, b in found.itertuples(index=False))
+    counted = corpus["simulated_g"].obs.groupby(["batch", "perturbation"], observed=True).size()
+    assert len(counted) == 3 * 21 and counted.min() >= 3
 
 
 def test_a_design_can_be_changed():

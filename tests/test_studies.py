@@ -41,3 +41,29 @@ def test_held_out_studies_are_real_and_may_not_train(local_data):
         assert adata.obs["batch"].nunique() > 1 and adata.obs["cell_type"].nunique() > 1
         with pytest.raises(ValueError, match="held_out"):
             curate.check_trainable(adata)
+
+
+def test_simulated_screens_when_nothing_is_reachable(nothing_reachable):
+    (name, adata), *rest = studies.screens().items()
+    assert name == "simulated_g" and not rest
+    assert set(adata.obs["batch"][adata.obs["is_control"]]) == set(adata.obs["batch"])
+
+
+def test_screens_have_one_guide_per_cell_and_controls_in_every_batch(local_data):
+    found = studies.screens()
+    assert list(found)[:2] == list(studies.SCREENS)
+    assert [found[name].n_obs for name in studies.SCREENS] == [16_192, 6_623]
+    for adata in found.values():
+        assert not adata.obs[["perturbation", "batch", "is_control"]].isna().any().any()
+        assert (adata.obs.groupby("batch")["is_control"].sum() >= 2).all()
+    assert (found["papalexi2021_eccite_thp1"].obs["guide_share"] >= 0.8).all()
+    assert "LARP1" in set(found["gasperini2019_k562_highmoi"].obs["perturbation"])
+
+
+def test_a_batch_without_controls_is_left_out():
+    adata = datasets.load("simulated_g")
+    first = adata.obs["batch"].unique()[0]
+    here = (adata.obs["batch"] == first).to_numpy()
+    few = adata[~(here & adata.obs["is_control"].to_numpy(dtype=bool))].copy()
+    assert studies.screen(few).n_obs == adata.n_obs - here.sum()
+    assert first not in set(studies.screen(few).obs["batch"])

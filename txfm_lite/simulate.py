@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 N_PROGRAMMES = 12
@@ -68,6 +69,7 @@ class Study:
     role: str = "train"
     bulk: bool = False
     perturbed: bool = False
+    guides: int = 2  # genes of each of five programmes that guides aim at, if perturbed
 
 
 # fmt: off
@@ -84,6 +86,8 @@ STUDIES = (
           "read counts", 160, 4, tuple(range(8)), 2_000_000, 0.25, 20.0, 0.0, bulk=True),
     Study("simulated_f", "droplet, third chemistry",
           "UMI counts", 800, 3, (0, 1, 3, 5, 6, 7), 4_000, 0.4, 4.0, 0.25, role="held_out"),
+    Study("simulated_g", "droplet, guide screen",
+          "UMI counts", 1000, 3, (5,), 8_000, 0.3, 5.0, 0.2, role="held_out", perturbed=True, guides=4),
 )
 # fmt: on
 
@@ -99,7 +103,8 @@ def corpus(seed: int = 0, n_genes: int = 2000, studies: Sequence[Study] = STUDIE
         Size of the union vocabulary; each study measures three quarters of it.
     studies
         Designs; by default four single-cell studies to train on (one of them a guide screen), one bulk study
-        and one held-out study with six cell types in three batches. ``dataclasses.replace`` changes a design.
+        and two held-out ones: six cell types in three batches, and a guide screen. ``dataclasses.replace``
+        changes a design.
 
     Returns
     -------
@@ -150,6 +155,16 @@ def expected(truth: dict) -> tuple[np.ndarray, np.ndarray]:
         log_profile[hit, truth["target"][hit]] += np.log(KNOCKDOWN)
     mu = truth["library_size"][:, None] * _softmax(log_profile)
     return mu, truth["half_capture"] / (truth["half_capture"] + mu)
+
+
+def partners(adata: AnnData) -> pd.DataFrame:
+    """Return the pairs of a guide screen's targets that share a programme: columns `entity1`, `entity2`."""
+    import pandas as pd
+
+    truth = adata.uns["truth"]
+    hit = {g: k for g, k in zip(truth["target"], truth["target_programme"], strict=True) if g >= 0}
+    pairs = [(a, b) for a in sorted(hit) for b in sorted(hit) if a < b and hit[a] == hit[b]]
+    return pd.DataFrame([adata.var_names[list(pair)] for pair in pairs], columns=["entity1", "entity2"])
 
 
 def _softmax(x: np.ndarray) -> np.ndarray:
@@ -228,13 +243,13 @@ def _simulate(design: Study, biology: dict[str, np.ndarray], seed: int) -> AnnDa
 
 
 def _perturb(design, biology, truth, obs, symbols, rng) -> None:
-    """Give each cell a guide: control, or one of two genes of each of the five most active programmes."""
+    """Give each cell a guide: control, or one of a few genes of each of the five most active programmes."""
     activity = biology["type_activity"][list(design.types)].mean(axis=0)
     programmes = np.argsort(-activity)[:5]
     # the strongest genes of a programme that belong to no other: so that a guide has one programme
     alone = np.count_nonzero(truth["loadings"], axis=1) == 1
-    targets = [np.argsort(-truth["loadings"][:, k] * alone)[:2] for k in programmes]
-    genes, hit = np.concatenate(targets), np.repeat(programmes, 2)
+    targets = [np.argsort(-truth["loadings"][:, k] * alone)[: design.guides] for k in programmes]
+    genes, hit = np.concatenate(targets), np.repeat(programmes, design.guides)
     guide = rng.integers(len(genes), size=design.n_obs)
     guide[rng.random(design.n_obs) < CONTROL_SHARE] = -1
     treated = np.flatnonzero(guide >= 0)

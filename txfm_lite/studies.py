@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import datasets
+from . import datasets, files
 from .files import cache_directory
 
 if TYPE_CHECKING:
@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 
 #: Held-out studies of whole transcriptomes with labels in several batches: dataset -> part.
 HELD_OUT = {"sc_mixology": "single_cells", "darmanis_brain": "main"}  # batches: plates, chips
+#: Screens that the shipped model has never seen, and those that the TxFM paper scores.
+SCREENS = ("papalexi2021_eccite_thp1", "gasperini2019_k562_highmoi")
+LARGE_SCREENS = ("replogle2022_rpe1_crispri", "nadig2025_hepg2_crispri", "nadig2025_jurkat_crispri")
+ONE_GUIDE = 0.8  # of a cell's guide UMIs: below that share it may carry a second one
 SIMULATED = tuple(f"simulated_{x}" for x in "abcde")
 SIMULATED_HELD_OUT = {"simulated_f": "main"}
+SIMULATED_SCREENS = ("simulated_g",)
 
 
 def stand_ins(data: str = "real") -> bool:
@@ -60,3 +65,36 @@ def held_out(data: str = "real") -> dict[str, AnnData]:
     """Load the held-out studies, by name; `data` as in :func:`training_corpus`."""
     chosen = SIMULATED_HELD_OUT if stand_ins(data) else HELD_OUT
     return {name: datasets.load(name, part) for name, part in chosen.items()}
+
+
+def screens(data: str = "real") -> dict[str, AnnData]:
+    """Load the held-out perturbation screens, by name, each cell with one known guide; `data` as above.
+
+    The screens of the TxFM paper, which are large, are among them where their files are on this machine.
+    """
+    chosen = SIMULATED_SCREENS
+    if not stand_ins(data):
+        chosen = (*SCREENS, *(name for name in LARGE_SCREENS if not files.missing(name)))
+    return {name: screen(datasets.load(name)) for name in chosen}
+
+
+def screen(adata: AnnData) -> AnnData:
+    """Keep the cells whose one perturbation and batch are known, in batches with controls to align them.
+
+    Left out are cells without a perturbation, whose dominant guide has less than 0.8 of the guide UMIs, or
+    with several guides, and batches with fewer than two controls. ``obs["perturbation"]`` becomes a gene's
+    symbol where it was a promoter ("GATA1_TSS").
+    """
+    obs = adata.obs
+    keep = (obs["perturbation"].notna() & obs["batch"].notna()).to_numpy()
+    if "guide_share" in obs:
+        keep &= (obs["guide_share"] >= ONE_GUIDE).to_numpy()
+    if "n_guides" in obs:
+        keep &= (obs["n_guides"] == 1).to_numpy()
+    adata = adata[keep].copy()
+    adata.obs["is_control"] = adata.obs["is_control"].astype(bool)
+    for column in ("perturbation", "batch"):
+        adata.obs[column] = adata.obs[column].astype(str)
+    adata.obs["perturbation"] = adata.obs["perturbation"].str.removesuffix("_TSS")
+    n_controls = adata.obs.groupby("batch")["is_control"].transform("sum")
+    return adata[(n_controls >= 2).to_numpy()].copy()
