@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 #: Held-out studies of whole transcriptomes with labels in several batches: dataset -> part.
 HELD_OUT = {"sc_mixology": "single_cells", "darmanis_brain": "main"}  # batches: plates, chips
+#: Held-out studies to score cell types on: these two, and panels of a thousand genes or so.
+CELL_TYPES = HELD_OUT | {
+    name: "main" for name in ("pbmc_3tech_symphony", "onek1k_40donors", "pancreas_3batch_cepo")
+}
+LARGE_CELL_TYPES = ("luecken2022_pancreas",)  # of the published benchmark, and large
 #: Screens that the shipped model has never seen, and those that the TxFM paper scores.
 SCREENS = ("papalexi2021_eccite_thp1", "gasperini2019_k562_highmoi")
 LARGE_SCREENS = ("replogle2022_rpe1_crispri", "nadig2025_hepg2_crispri", "nadig2025_jurkat_crispri")
@@ -65,6 +70,23 @@ def held_out(data: str = "real") -> dict[str, AnnData]:
     """Load the held-out studies, by name; `data` as in :func:`training_corpus`."""
     chosen = SIMULATED_HELD_OUT if stand_ins(data) else HELD_OUT
     return {name: datasets.load(name, part) for name, part in chosen.items()}
+
+
+def cell_types(data: str = "real") -> dict[str, AnnData]:
+    """Load the held-out studies with cell types in several batches, by name; `data` as above.
+
+    The pancreas of the published benchmark is among them where its file is on this machine, with the inDrop
+    batches merged, as there.
+    """
+    if stand_ins(data):
+        return held_out(data)
+    large = {name: "main" for name in LARGE_CELL_TYPES if not files.missing(name)}
+    found = {name: datasets.load(name, part) for name, part in (CELL_TYPES | large).items()}
+    for name in large:
+        found[name].obs["batch"] = (
+            found[name].obs["batch"].astype(str).str.replace(r"(?i)(indrop)\d", r"\1", regex=True)
+        )
+    return found
 
 
 def screens(data: str = "real") -> dict[str, AnnData]:
