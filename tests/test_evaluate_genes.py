@@ -54,8 +54,8 @@ def test_blocks_and_counting_agree_with_sorting_all_pairs(monkeypatch):
 def test_vectors_that_are_all_the_same_recall_nothing():
     pairs = {"db": pairs_of(*((i, i + 1) for i in range(30)))}
     for values in (np.zeros((60, 3)), np.ones((60, 3))):
-        for prepare in genes.PREPARATIONS:
-            rows = genes.evaluate(frame(values), pairs, prepare=prepare, dimensions=(2,))
+        for ordered in (False, True):
+            rows = genes.evaluate(frame(values), pairs, ordered=ordered, dimensions=(2,))
             assert {row["value"] for row in rows} == {0.0}
 
 
@@ -92,7 +92,7 @@ def test_the_control_sees_that_well_known_genes_are_all_alike():
     values = rng.normal(size=(300, 20))
     values[:40] += 4  # the genes that databases know, related or not
     known = {tuple(sorted(rng.choice(40, 2, replace=False))) for _ in range(150)}
-    rows = genes.evaluate(frame(values), {"db": pairs_of(*known)}, prepare="as is")
+    rows = genes.evaluate(frame(values), {"db": pairs_of(*known)}, ordered=True, dimensions=())
     value, null = (by(rows, field)["db", "all"] for field in ("value", "null"))
     assert value > 0.8 and abs(value - null) < 0.1
 
@@ -114,9 +114,8 @@ def test_scores_do_not_depend_on_the_order_of_genes_or_pairs_nor_on_turning_and_
     vectors, pairs = planted
     rng = np.random.default_rng(6)
 
-    def score(vectors, pairs=pairs, prepare="as is"):
-        found = by(genes.evaluate(vectors, pairs, dimensions=(8,), prepare=prepare))
-        return {k: v for k, v in found.items() if k[1] != "chosen"}
+    def score(vectors, pairs=pairs, ordered=True):
+        return by(genes.evaluate(vectors, pairs, dimensions=(40,), ordered=ordered))
 
     expected = score(vectors)
     turned = np.linalg.qr(rng.normal(size=(40, 40)))[0]
@@ -129,19 +128,22 @@ def test_scores_do_not_depend_on_the_order_of_genes_or_pairs_nor_on_turning_and_
     assert score(vectors, doubled) == expected
     # columns are standardised, so their units and signs are of no account
     units = rng.uniform(0.1, 10, size=40) * rng.choice([-1, 1], size=40)
-    assert score(vectors * units + 3, prepare="pca") == score(vectors, prepare="pca")
+    assert score(vectors * units + 3, ordered=False) == score(vectors, ordered=False)
 
 
-def test_axes_are_those_of_a_pca_and_ordered_columns_stay_where_they_are():
+def test_axes_are_those_of_a_pca_and_ordered_columns_stay_as_they_are():
     from sklearn.decomposition import PCA
     from sklearn.preprocessing import StandardScaler
 
-    x = np.random.default_rng(7).normal(size=(50, 10)) @ np.random.default_rng(8).normal(size=(10, 10))
-    scaled = StandardScaler().fit_transform(x)
-    expected = PCA(3, svd_solver="full").fit_transform(scaled)
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(50, 10)) @ rng.normal(size=(10, 10))
+    expected = PCA(3, svd_solver="full").fit_transform(StandardScaler().fit_transform(x))
     np.testing.assert_allclose(np.abs(genes.principal_axes(x)[:, :3]), np.abs(expected), atol=1e-4)
-    np.testing.assert_allclose(genes.principal_axes(x, keep_order=True), scaled, atol=1e-5)
     assert genes.principal_axes(x[:5]).shape == (5, 5)  # fewer genes than columns
+    pairs = {"db": pairs_of(*((i, i + 1) for i in range(40)))}
+    first = by(genes.evaluate(frame(x), pairs, ordered=True, dimensions=(3, 10)))
+    alone = by(genes.evaluate(frame(x[:, :3]), pairs, ordered=True, dimensions=()))
+    assert first["db", "PCA 3"] == alone["db", "all"] and first["db", "PCA 3"] != first["db", "PCA 10"]
 
 
 def test_the_dimension_is_chosen_on_the_other_half(planted, monkeypatch):
@@ -171,8 +173,6 @@ def test_what_cannot_be_scored_is_nan_or_refused(planted):
     broken.iloc[3, 2] = np.nan
     with pytest.raises(ValueError, match="vectors of 1 genes have missing .* 'g3'"):
         genes.evaluate(broken, pairs)
-    with pytest.raises(ValueError, match="prepare = 'nothing': should be one of pca"):
-        genes.evaluate(vectors, pairs, prepare="nothing")
 
 
 def test_neighbours_are_the_nearest_and_say_who_knows_them(planted):
@@ -182,7 +182,7 @@ def test_neighbours_are_the_nearest_and_say_who_knows_them(planted):
     assert found["cosine"].is_monotonic_decreasing and "g4" not in found.index
     x = vectors.to_numpy()
     cosine = pd.Series(x @ x[4] / np.linalg.norm(x, axis=1) / np.linalg.norm(x[4]), vectors.index).drop("g4")
-    plain = genes.neighbours(vectors, "g4", 3, prepare="as is")
+    plain = genes.neighbours(vectors, "g4", 3, dimension=None, ordered=True)
     pd.testing.assert_series_equal(
         plain["cosine"], cosine.nlargest(3), check_names=False, rtol=1e-4, check_dtype=False
     )

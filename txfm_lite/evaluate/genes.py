@@ -14,8 +14,9 @@ mind, and what is done here:
   chosen on one half of the pairs and scored on the other.
 - The published code names a sample of 5,000 and a seed for the distribution of all pairs, and uses neither.
   Here it is all of them: 20,000 genes have 200 million, which are counted block by block, never held.
-- Standardised loadings of a PCA have no order any more, and another PCA would keep any of them. Vectors whose
-  columns come in order are cut after the first columns instead.
+- Where a gene's vector is short because the gene is hardly expressed (loadings of a PCA), taking the columns'
+  means away leaves all such genes in one direction, and they fill the upper tail. And standardised loadings
+  have no order any more. So vectors with ordered columns are cut after the first ones and left as they are.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 DATABASES = ("CORUM", "HuMAP", "Reactome", "SIGNOR", "StringDB")
 DIMENSION = 32  # fixed before any score was seen: every source has that many; the paper's for the codebook
 DIMENSIONS = (8, 16, 32, 64, 128, 256)
-PREPARATIONS = ("pca", "ordered", "as is")
 TAIL = 20  # one pair in so many, at each end
 LEAST_PAIRS = 10
 N_REWIRED = 3
@@ -78,7 +78,7 @@ def evaluate(
     pairs: dict[str, pd.DataFrame],
     *,
     dimensions: Sequence[int] = DIMENSIONS,
-    prepare: str = "pca",
+    ordered: bool = False,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Score gene vectors by the known relationships among the genes that are nearest and farthest.
@@ -91,10 +91,9 @@ def evaluate(
         Database -> DataFrame with columns `entity1` and `entity2`, see :func:`known_pairs`.
     dimensions : sequence of int
         How many principal axes of the vectors to keep: all d where there are fewer.
-    prepare : {"pca", "ordered", "as is"}
-        Standardise the columns and turn them to their principal axes; standardise them, but keep their order
-        (for loadings of a PCA); or take the cosines of the rows as they are, without dimensions (for profiles
-        such as :func:`txfm_lite.evaluate.weights.coexpression`).
+    ordered : bool
+        The columns come in order of importance, as loadings of a PCA do: keep the first ones and change
+        nothing. Without dimensions: take the cosines of the rows as they are.
     seed : int
         Of the rewired pairs and the halves.
 
@@ -111,18 +110,15 @@ def evaluate(
     Raises
     ------
     ValueError
-        If a gene has two vectors, a number is missing or infinite, or `prepare` is unknown.
+        If a gene has two vectors, or a number is missing or infinite.
     """
     x, index = _checked(vectors), vectors.index
-    if prepare not in PREPARATIONS:
-        raise ValueError(f"prepare = {prepare!r}: should be one of {', '.join(PREPARATIONS)}")
     rng = np.random.default_rng(seed)
     known = {name: positions(frame, index) for name, frame in with_union(pairs).items()}
     drawn = {k: [rewired(p, known["union"], rng) for _ in range(N_REWIRED)] for k, p in known.items()}
     half = {name: rng.permutation(len(p)) % 2 == 0 for name, p in known.items()}
-    if prepare != "as is":
-        x = principal_axes(x, keep_order=prepare == "ordered")
-    cuts = {f"PCA {k}": min(k, x.shape[1]) for k in dimensions} if prepare != "as is" else {}
+    x = x if ordered else principal_axes(x)
+    cuts = {f"PCA {k}": min(k, x.shape[1]) for k in dimensions}
     cuts = cuts or {"all": x.shape[1]}
     found = {k: _hits(unit(x[:, :k]), known, drawn) for k in set(cuts.values())}
     hits = {name: found[k] for name, k in cuts.items()}
@@ -197,16 +193,16 @@ def positions(frame: pd.DataFrame, genes: pd.Index) -> np.ndarray:
     return np.unique(found[found[:, 0] != found[:, 1]], axis=0)
 
 
-def principal_axes(values: np.ndarray, *, keep_order: bool = False) -> np.ndarray:
-    """Standardise columns and, unless their order is to be kept, turn them to their principal axes.
+def principal_axes(values: np.ndarray) -> np.ndarray:
+    """Standardise columns and turn them to their principal axes: float32, as many columns at most.
 
-    A column without variance becomes zeros. float32, of the same shape.
+    A column without variance becomes zeros.
     """
     from sklearn.decomposition import PCA
     from sklearn.preprocessing import StandardScaler
 
     scaled = StandardScaler().fit_transform(values.astype(np.float64))
-    if not keep_order and scaled.any():
+    if scaled.any():
         solver = "full" if len(scaled) < scaled.shape[1] else "covariance_eigh"
         scaled = PCA(svd_solver=solver).fit_transform(scaled)
     return scaled.astype(np.float32)
@@ -223,20 +219,20 @@ def neighbours(
     gene: str,
     n: int = 10,
     *,
-    dimension: int = DIMENSION,
-    prepare: str = "pca",
+    dimension: int | None = DIMENSION,
+    ordered: bool = False,
     pairs: dict[str, pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
     """Return the genes whose vectors point in the direction most like a gene's.
 
     Parameters
     ----------
-    vectors, prepare, pairs
+    vectors, ordered, pairs
         As for :func:`evaluate`.
     gene : str
     n : int
-    dimension : int
-        Principal axes to keep; all if the vectors have fewer.
+    dimension : int, optional
+        Axes to keep; all if it is None or the vectors have fewer.
 
     Returns
     -------
@@ -253,8 +249,7 @@ def neighbours(
     if gene not in vectors.index:
         raise KeyError(f"{gene!r} has no vector here; {len(vectors):,} genes have, by symbol")
     x = _checked(vectors)
-    if prepare != "as is":
-        x = principal_axes(x, keep_order=prepare == "ordered")[:, :dimension]
+    x = (x if ordered else principal_axes(x))[:, :dimension]
     units = unit(x)
     cosine = pd.Series(units @ units[vectors.index.get_loc(gene)], vectors.index, name="cosine")
     found = cosine.drop(gene).nlargest(n).to_frame()
