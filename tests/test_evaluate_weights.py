@@ -88,6 +88,18 @@ def test_snapshots_are_scored_with_the_samples_seen(corpus, tmp_path):
         weights.store_training(tmp_path, PAIRS, folder=tmp_path / "results")
 
 
+def test_all_at_once(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "WIDEST", 10)
+    schedule = TrainConfig(steps=2, batch_size=8, micro_batch=8, validate_every=2, n_validation=8)
+    fit(corpus, TxFMConfig(**SHAPE), schedule, tmp_path / "run", progress=False, snapshots=[0, 2])
+    screens, folder = {"screen": simulated(80)}, tmp_path / "results"
+    weights.store_all(corpus, screens, [tmp_path / "run"], (0, 1), pairs=PAIRS, scvi=False, folder=folder)
+    made = {
+        study: len(list((folder / study).rglob("*.json"))) for study in ("genes", "genes-training", "layers")
+    }
+    assert made == {"genes": 2 + 5 * 2, "genes-training": 2 * 2, "layers": 1}
+
+
 def test_layers_of_a_screen_with_effects_and_of_one_without(tmp_path):
     torch.manual_seed(0)
     model, screen = TxFM(TxFMConfig(**SHAPE), GENES), simulated(240)

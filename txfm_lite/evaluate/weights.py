@@ -123,6 +123,51 @@ def corpus_sources(corpus: Corpus, scvi: Callable[[int], Any] | None = None) -> 
     return found
 
 
+def store_all(
+    corpus: Corpus,
+    screens: dict[str, AnnData],
+    runs: Sequence[Path] = (),
+    seeds: Sequence[int] = (0,),
+    *,
+    models: Sequence[TxFM | str | Path] = (),
+    pairs: dict[str, pd.DataFrame] | None = None,
+    scvi: bool = True,
+    folder: Path | None = None,
+) -> None:
+    """Make the three studies, as far as they are not stored yet.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        What PCA, scVI and co-expression see: the one that the models were trained on.
+    screens : dict
+        For the layers, see :func:`store_layers`; :func:`txfm_lite.studies.screens` has them.
+    runs : sequence of path
+        Folders of training runs with snapshots, one per seed: 0, 1 and so on.
+    seeds : sequence of int
+        Of the rivals.
+    models : sequence of TxFM, names or folders
+        One per seed. By default the models of the runs, or without runs the shipped one.
+    pairs : dict, optional
+        By default :func:`genes.known_pairs`.
+    scvi : bool
+        Fit scVI on the corpus, or read the fit that the other chapters use: it takes long.
+    folder : path, optional
+        Of the results; by default the repository's.
+    """
+    from ..baselines import _fitted
+    from ..baselines_scvi import CorpusSCVI
+
+    pairs = genes.known_pairs() if pairs is None else pairs
+    models = models or [Path(run) / "model" for run in runs] or ["txfm-xs"]
+    fit = _fitted(CorpusSCVI, corpus, "scvi", ".safetensors", None) if scvi else None
+    store_genes(txfm_sources(models), pairs, range(len(models)), folder)
+    store_layers(screens, models, range(len(models)), folder)
+    for seed, run in enumerate(runs):
+        store_training(Path(run), pairs, seed, folder)
+    store_genes(corpus_sources(corpus, fit), pairs, seeds, folder)
+
+
 def store_genes(
     sources: Sources,
     pairs: dict[str, pd.DataFrame],
