@@ -267,8 +267,9 @@ def layer_rows(adata: AnnData, model: TxFM | str | Path, seed: int = 0) -> Itera
     `variant` is the layer, as :func:`txfm_lite.embed.layers` names it; "encoder 0" is what goes in: the log
     counts of the genes that the model knows, as many principal components of them as the model is wide.
     After the alignment that the paper gives this score (:func:`~.alignment.control_axes`), "p.cst" is the
-    share of perturbations with p < 0.01 by the paper's definition, its null that of scrambled rows; "p.cst
-    permuted" the same against permuted labels, which is calibrated.
+    share of perturbations with p < 0.01 by the paper's definition, its null that of scrambled rows. It is often
+    none or all; "p.cst percentile", the mean of 1 - p, is the same in degrees. "p.cst permuted" is the share
+    against permuted labels, which is calibrated.
     """
     from .. import embed
     from ..baselines import embed_pca
@@ -286,6 +287,7 @@ def layer_rows(adata: AnnData, model: TxFM | str | Path, seed: int = 0) -> Itera
         found, scrambled = test(x), test(x[order])
         row = functools.partial(scores.partial, variant=layer, n=len(found))
         yield row("p.cst", _share(found), null=_share(scrambled))
+        yield row("p.cst percentile", 1 - found["p"].mean(), null=1 - scrambled["p"].mean())
         permuted = consistency.against_permutations(
             x, screen.groups, screen.controls, screen.batches, seed=seed
         )
