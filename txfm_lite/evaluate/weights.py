@@ -268,8 +268,8 @@ def layer_rows(adata: AnnData, model: TxFM | str | Path, seed: int = 0) -> Itera
     counts of the genes that the model knows, as many principal components of them as the model is wide.
     After the alignment that the paper gives this score (:func:`~.alignment.control_axes`), "p.cst" is the
     share of perturbations with p < 0.01 by the paper's definition, its null that of scrambled rows. It is
-    often none or all; "p.cst percentile", the mean of 1 - p, is the same in degrees. "p.cst permuted" is the share
-    against permuted labels, which is calibrated.
+    often none or all; "p.cst percentile", the mean of 1 - p, says the same in degrees. "p.cst permuted" is
+    the share against permuted labels, which is calibrated.
     """
     from .. import embed
     from ..baselines import embed_pca
