@@ -267,8 +267,8 @@ rows[rows["of"].isin(wanted)].pivot(
 ).loc[wanted].swaplevel(axis=1).sort_index(axis=1, level=0).round(3)
 
 # %% [markdown]
-# *Union* are the pairs of any database, the paper's choice. *Alike* and *opposite* are its two ends: proteins that work together
-# have expression that goes together, hardly ever expression that avoids each other. So the lower tail adds little but chance.
+# *Union* are the pairs of any database, the paper's choice. *Alike* and *opposite* are its two ends, each with a twentieth of all pairs:
+# is there anything to learn from genes that avoid each other, or does the lower tail only dilute the upper one?
 #
 # ## Why measure the null?
 #
@@ -318,7 +318,7 @@ plt.show()
 union.assign(excess=union["value"] - union["null"]).loc[list(LOOK)].round(3)
 
 # %% [markdown]
-# Ranked by the raw number, a source of vectors can win without knowing a single pair. From here on, what exceeds the null counts.
+# Ranked by the filled marks, a source of vectors can win that knows little of pairs. From here on, what exceeds the null counts.
 #
 # ## Which databases?
 
@@ -346,7 +346,7 @@ plt.show()
 # %% mystnb={"figure": {"caption": "Recall of the union of databases against the number of axes kept (solid) and its null (dashed).", "name": "fig-dimensions"}, "image": {"alt": "Line chart: recall against the number of axes on a logarithmic axis, one solid line per source of gene vectors and a dashed line of the same colour for its null."}}
 scan = stored[(stored["of"] == "union") & stored["axes"].str.fullmatch(r"PCA \d+")]
 scan = scan.assign(kept=scan["axes"].str.removeprefix("PCA ").astype(int))
-scan = scan[scan["kept"] <= scan["dimensions"]]
+scan = scan[scan["kept"] < 2 * scan["dimensions"]]  # beyond, nothing is added
 fig, ax = plt.subplots(figsize=(6, 3.2))
 for name in shown:
     here = scan[scan["model"] == name].groupby("kept")[["value", "null"]].mean()
@@ -369,8 +369,9 @@ chosen.groupby("model")[["value", "null", "excess"]].mean().round(3)
 # %% [markdown]
 # ## When are they learned?
 #
-# A run kept its model along the way. Both kinds of vectors of the shipped recipe *start* at the principal axes of the corpus
-# ([why](30_pretrain.ipynb)), so the first point is not ignorance but PCA; an untrained codebook is *random* above.
+# A run kept its model along the way. In the shipped recipe both kinds of vectors *start* with the principal axes of the corpus among
+# their numbers ([why](30_pretrain.ipynb)), so the first point is not ignorance. What is, is *random* above: an untrained codebook
+# consists of such vectors.
 
 # %% mystnb={"figure": {"caption": "Recall beyond the null along training, codebook with 32 axes and decoder with 256; one panel per set of pairs.", "name": "fig-training"}, "image": {"alt": "Small line charts, one per database: recall minus null against samples seen, a line with circles for the codebook and one with triangles for the decoder."}}
 along = split(results.read("genes-training", folder))
@@ -513,7 +514,7 @@ split(pd.DataFrame(own)).set_index("of")[["value", "null", "excess", "n"]].round
 # ## Compared with the paper
 #
 # The paper's default model beside ours: recall of the union, each at the paper's number of axes. Theirs has no measured null, so ours
-# is no correction of theirs; a tenth is what both would have by chance if all genes were alike.
+# is no correction of theirs; a tenth is what random vectors have in both.
 
 # %%
 paper = results.read("published/kenyondean2026/table-5")
@@ -522,18 +523,27 @@ paper = paper[
     & paper["default"].astype(bool)
     & (paper["dataset"] == "loss")
 ].set_index("variant")["value"]
-at = {("TxFM codebook", "PCA 32"), ("TxFM decoder", "PCA 256")}
-ours = stored[
-    (stored["of"] == "union")
-    & [pair in at for pair in zip(stored["model"], stored["axes"], strict=True)]
-]
+at = {"TxFM codebook": "union, PCA 32", "TxFM decoder": "union, PCA 256"}
+ours = stored[stored["variant"] == stored["model"].map(at)]
 ours = ours.groupby("model")[["value", "null", "excess"]].mean().round(3)
 ours.assign(paper=[paper[name.removeprefix("TxFM ")] for name in ours.index])
 
 # %% [markdown]
-# What differs: their corpus has a hundred times as many samples and twice as many genes, their model six times the depth and three times
-# the width; their databases are these five.
-#
+# And what differs in scale:
+
+# %%
+theirs = {"samples": 1_434_299, "genes": 44_349, "blocks": 12, "width": 768}
+scale = {
+    "samples": len(corpus.rows("train")),
+    "genes": len(known),
+    "blocks": model.config.n_blocks,
+    "width": model.config.d_model,
+}
+pd.DataFrame({"here": scale, "paper": theirs}).assign(
+    ratio=lambda t: (t["paper"] / t["here"]).round(1)
+)
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. (easy) Look up a gene you know (`gene`). Are its hollow neighbours plausible?
