@@ -18,12 +18,7 @@ def by_name(rows):
 
 
 @pytest.fixture
-def brief(monkeypatch):
-    monkeypatch.setattr(probes, "STEPS", {"linear": 100, "MLP": 20})
-
-
-@pytest.fixture
-def cells(brief):
+def cells():
     rng = np.random.default_rng(0)
     labels = rng.choice(list("abc"), 300, p=[0.6, 0.3, 0.1])
     x = rng.normal(size=(300, 10)) + 1.5 * (labels == "b")[:, None] - 1.5 * (labels == "c")[:, None]
@@ -104,6 +99,14 @@ def test_one_batch_is_nan_and_says_so(cells, caplog):
     assert all(np.isnan(row["value"]) for row in rows) and "one batch" in caplog.text
     nothing_shared = probes.evaluate(x, labels, labels)
     assert all(np.isnan(row["value"]) for row in nothing_shared[:-1]) and nothing_shared[-1]["value"] == 1
+
+
+def test_of_several_learning_rates_the_best_on_the_held_out_batch_wins(cells, monkeypatch):
+    x, labels, batches = cells
+    expected = by_name(probes.evaluate(x, labels, batches))["linear accuracy"]
+    monkeypatch.setattr(probes, "MANY", 0)
+    monkeypatch.setattr(probes, "LEARNING_RATES", (1e-9, 5e-4))  # the first cannot move
+    assert by_name(probes.evaluate(x, labels, batches))["linear accuracy"] == expected
 
 
 def test_an_mlp_on_too_many_dimensions_is_left_out(cells, monkeypatch):
