@@ -90,8 +90,8 @@ def evaluate(
         `variant` is the alignment, or "chosen" (:func:`choose`) for the six of the table: "iLISI", "lin",
         "knn" (controls are one more class, as published), "p.cst" (TxFM's definition), "bmdb" and "inv"
         (linear decoder). "avg" is their mean, with the mean of their nulls and ceilings; "avg corrected" the
-        mean after chance is taken out of each but iLISI, which knowing nothing makes perfect; n then counts
-        those that are defined. Beside them "lin converged", "knn without controls", "p.cst EFAAR", "p.cst
+        mean after chance is taken out of each but iLISI, whose null is its ceiling; n then counts those that
+        are defined. Beside them "lin converged", "knn without controls", "p.cst EFAAR", "p.cst
         permuted", "bmdb <database>", "inv Spearman", "inv integrity", "E-distance" (median, in units of the
         controls' spread; no ceiling) and "e-test"; without alignment only, "inv network"; and "p.cst" with
         variant "control axes", the alignment that the paper has for it elsewhere.
@@ -229,13 +229,17 @@ def _inverted(x, screen: Screen, fold: Fold, seed: int | None = None) -> list[di
 
 
 def _mixing(x, screen: Screen, cells: np.ndarray, seed: int) -> list[dict[str, Any]]:
-    """Score the mixing of batches by iLISI; nothing where all cells are of one batch."""
+    """Score the mixing of batches by iLISI; nothing where all cells are of one batch.
+
+    Without information batches mix best, so that the null is the ceiling, and nothing is left to correct.
+    """
     from .mixing import ilisi
 
     if len(np.unique(screen.batches[cells])) < 2:
         return []
     drawn = np.random.default_rng([seed, 3]).permutation(cells)[:MOST_MIXED]
-    return [row for row in ilisi(x[drawn], screen.batches[drawn], seed) if row["variant"] == "scaled"]
+    rows = ilisi(x[drawn], screen.batches[drawn], seed)
+    return [row | {"null": row["ceiling"]} for row in rows if row["variant"] == "scaled"]
 
 
 def _on_control_axes(values, screen: Screen, splits: list[Fold], seed: int) -> dict[str, Any]:
