@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +35,8 @@ log = logging.getLogger("txfm_lite")
 
 SHAPE = {"n_layers": 2, "n_latent": 30, "gene_likelihood": "nb"}
 MOST_EPOCHS = 400
-PATIENCE = 10  # epochs without a better ELBO
+PATIENCE = 10  # epochs without a better ELBO, and
+PATIENT_STEPS = 200  # so many steps: an epoch of a small dataset is short
 WARM_UP = 20  # epochs in which the weight of the KL term grows to 1
 LARGEST_SAMPLE = 1e5  # counts of a corpus sample: deeper ones are scaled down to it
 BATCH_SIZE = 128
@@ -186,12 +188,13 @@ def _train(
             self.elbo.append(float(trainer.callback_metrics["elbo_validation"]))
             if self.elbo[-1] <= min(self.elbo):
                 self.weights = {k: v.clone() for k, v in plan.module.state_dict().items()}
-            trainer.should_stop |= len(self.elbo) > int(np.argmin(self.elbo)) + PATIENCE
+            trainer.should_stop |= len(self.elbo) > int(np.argmin(self.elbo)) + patience
 
     obs = pd.DataFrame({"batch": batch}, index=[str(i) for i in range(len(batch))])
     adata = anndata.AnnData(counts, obs)
     scvi.settings.seed, scvi.settings.verbosity = seed, logging.ERROR
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    patience = max(PATIENCE, math.ceil(PATIENT_STEPS * BATCH_SIZE / len(train)))
     best = Best()
     best.elbo, none = [], np.array([], dtype=int)
     with warnings.catch_warnings():
