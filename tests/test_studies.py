@@ -2,7 +2,7 @@
 
 import pytest
 
-from txfm_lite import curate, datasets, studies
+from txfm_lite import curate, datasets, manifests, studies
 from txfm_lite.files import Unreachable
 
 
@@ -67,3 +67,14 @@ def test_a_batch_without_controls_is_left_out():
     few = adata[~(here & adata.obs["is_control"].to_numpy(dtype=bool))].copy()
     assert studies.screen(few).n_obs == adata.n_obs - here.sum()
     assert first not in set(studies.screen(few).obs["batch"])
+
+
+def test_cell_types_are_held_out_have_batches_and_whole_counts(local_data):
+    found = studies.cell_types()
+    assert list(found)[:5] == list(studies.CELL_TYPES)
+    for name, adata in found.items():
+        assert manifests.read(name).role == "held_out"
+        assert adata.obs[["cell_type", "batch"]].notna().all(axis=None)
+        assert adata.obs["cell_type"].nunique() > 1 and adata.obs["batch"].nunique() > 1
+        assert (adata.X.data == adata.X.data.round()).all() and adata.X.data.min() > 0
+    assert set(studies.cell_types("simulated")) == {"simulated_f"}
