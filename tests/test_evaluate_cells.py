@@ -156,6 +156,8 @@ def test_all_scores_have_a_null_a_ceiling_and_a_count(clusters, quick):
     assert set(cells.PUBLISHED) <= set(by_name(rows)) and len(by_name(rows)) == len(rows)
     for row in rows:
         assert np.isfinite([row["value"], row["ceiling"]]).all() and row["n"] > 0
+        mixes = row["metric"] in ("iLISI", "PCR comparison") or row["variant"] == "scib"
+        assert (row["null"] == row["ceiling"]) == mixes  # knowing nothing mixes best
         assert np.isfinite(row["null"]) or row["metric"] == "unseen labels"
     again = cells.evaluate(x, frame(labels, batches), counts=counts)
     assert rows == again

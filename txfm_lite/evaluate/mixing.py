@@ -1,9 +1,9 @@
 """Whether batches mix: in neighbourhoods (iLISI, graph connectivity) and in variance (PCR).
 
-A warning belongs to every score on this page: an embedding that knows nothing mixes batches perfectly. So
-these scores have no chance level in the usual sense. Their ``null`` is the worst case, batches wholly apart,
-and their ``ceiling`` is what the same cells reach when batch labels are dealt out at random. High mixing is
-good news only beside high scores for cell types.
+A warning belongs to every score of mixing: an embedding that knows nothing mixes batches perfectly. What is
+reached without information, the ``null``, is the best that can be reached, the ``ceiling``: the value for
+batches that are dealt out at random. So nothing can be corrected for chance, means of corrected scores leave
+these out, and high mixing is good news only beside high scores for cell types.
 
 The neighbours are always those of the array that is passed in, found here: published scores have used a
 graph that lay in the dataset from another embedding (theislab/scib, issue 389).
@@ -141,10 +141,11 @@ def ilisi(
         return float(np.where(lisi < 1, 1, lisi).mean())  # -1: a twin so near that nobody else has a weight
 
     raw, best = mean(codes), mean(generator(seed).permutation(codes))
+    scaled, best_scaled = (raw - 1) / (b - 1), (best - 1) / (b - 1)
     return [
-        partial("iLISI", raw, variant="raw", null=1, ceiling=best, n=n),
-        partial("iLISI", (raw - 1) / (b - 1), variant="scaled", null=0, ceiling=(best - 1) / (b - 1), n=n),
-        partial("iLISI", raw / best, variant="of permuted", null=1 / best, n=n),
+        partial("iLISI", raw, variant="raw", null=best, ceiling=best, n=n),
+        partial("iLISI", scaled, variant="scaled", null=best_scaled, ceiling=best_scaled, n=n),
+        partial("iLISI", raw / best, variant="of permuted", null=1, n=n),
     ]
 
 
@@ -188,9 +189,10 @@ def pcr(values: np.ndarray, batches: np.ndarray, counts=None) -> list[dict[str, 
     Returns
     -------
     list of dict
-        "PCR": **lower is better**, which shows in its null (1: all variance is between batches) and its
-        ceiling (the value expected for permuted batches, :math:`(B-1)/(n-1)`). "PCR comparison":
-        (before - after) / before, not below 0; nan without counts. Both nan for one batch or no variance.
+        "PCR": **lower is better**. Its ceiling is the value expected for permuted batches,
+        :math:`(B-1)/(n-1)`; to show the direction, its null is not that, but 1: all variance is between
+        batches. "PCR comparison": (before - after) / before, not below 0; nan without counts. Both are nan
+        for one batch or no variance.
     """
     import pandas as pd
     import scipy.sparse as sp
@@ -203,10 +205,14 @@ def pcr(values: np.ndarray, batches: np.ndarray, counts=None) -> list[dict[str, 
         counts = sp.csr_matrix(counts)
         scale = 1e4 / np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1)
         before = between_share(sp.diags(scale).dot(counts).log1p(), codes)
-    reduced = max(0.0, (before - after) / before) if before > 0 and np.isfinite(after) else np.nan
+    least = (b - 1) / (n - 1)
+
+    def reduced(to: float) -> float:
+        return max(0.0, (before - to) / before) if before > 0 and np.isfinite(to) else np.nan
+
     return [
-        partial("PCR", after, null=1, ceiling=(b - 1) / (n - 1), n=n),
-        partial("PCR comparison", reduced, null=0, n=n),
+        partial("PCR", after, null=1, ceiling=least, n=n),
+        partial("PCR comparison", reduced(after), null=reduced(least), ceiling=reduced(least), n=n),
     ]
 
 

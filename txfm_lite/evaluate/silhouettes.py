@@ -43,8 +43,8 @@ def evaluate(
 
         "ASW l/b", variant "scib": 1 - abs(silhouette of the *batches* among the cells of one type), the mean
         over each type's cells, then over types. Types of a single batch, or with one cell in each, are left
-        out. This is what published numbers are. An embedding that knows nothing reaches its ceiling, measured
-        with batches permuted within types; the null is 0.
+        out. This is what published numbers are. Null and ceiling are one: the value for batches permuted
+        within types, since what knows nothing mixes best (:mod:`txfm_lite.evaluate.mixing`).
 
         "ASW l/b", variant "within batch": the silhouette of the *cell types* among the cells of one batch,
         scaled, the mean over all cells whose batch has several types. This is what the TxFM paper's equation
@@ -64,7 +64,7 @@ def evaluate(
     asw = [(s[i]["label"].mean() + 1) / 2 for i in (0, 1)]
     return [
         partial("ASW", asw[0], null=asw[1], n=n),
-        partial("ASW l/b", scib[0], variant="scib", null=0, ceiling=scib[1], n=n),
+        partial("ASW l/b", scib[0], variant="scib", null=scib[1], ceiling=scib[1], n=n),
         partial("ASW l/b", literal[0], variant="within batch", null=literal[1], n=n),
     ]
 
