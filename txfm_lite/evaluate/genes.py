@@ -175,12 +175,15 @@ def rewired(pairs: np.ndarray, known: np.ndarray, rng: np.random.Generator) -> n
         out. A pair may occur twice.
     """
     base = 1 + max(p.max(initial=0) for p in (pairs, known))
-    taken, dealt, unfit = known @ [base, 1], pairs.copy(), np.ones(len(pairs), dtype=bool)
+    taken = np.append(np.sort(known @ [base, 1]), -1)  # -1 stands behind the last place
+    dealt, unfit = pairs.copy(), np.ones(len(pairs), dtype=bool)
     for _ in range(ROUNDS):
         again = unfit.copy()  # those that fit give as many ends as those that do not: a change needs both
         again[rng.permutation(np.flatnonzero(~unfit))[: unfit.sum()]] = True
-        dealt[again] = np.sort(rng.permutation(dealt[again].ravel()).reshape(-1, 2), axis=1)
-        unfit = (dealt[:, 0] == dealt[:, 1]) | np.isin(dealt @ [base, 1], taken)
+        new = np.sort(rng.permutation(dealt[again].ravel()).reshape(-1, 2), axis=1)
+        code = new @ [base, 1]
+        listed = taken[np.searchsorted(taken[:-1], code)] == code
+        dealt[again], unfit[again] = new, listed | (new[:, 0] == new[:, 1])
         if not unfit.any():
             break
     return dealt[~unfit]
