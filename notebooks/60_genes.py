@@ -333,7 +333,7 @@ for i, name in enumerate(shown):
 ax.axhline(0, color="black", lw=0.8)
 ax.set_xticks(range(len(pairs)), list(pairs))
 ax.set_ylabel(plots.label("recall beyond null", "share"))
-ax.legend(fontsize=8)
+fig.legend(loc="outside lower center", ncols=3, fontsize=8)
 plt.show()
 
 # %% [markdown]
@@ -361,7 +361,7 @@ ax.set(
     xlabel=plots.label("axes kept", "number"),
     ylabel=plots.label("pairs recalled", "share"),
 )
-ax.legend(fontsize=8)
+fig.legend(loc="outside lower center", ncols=3, fontsize=8)
 plt.show()
 chosen = stored[(stored["of"] == "union") & (stored["axes"] == "chosen")]
 chosen.groupby("model")[["value", "null", "excess"]].mean().round(3)
@@ -401,7 +401,12 @@ for ax in grid[-1]:
     ax.set_xlabel(plots.label("samples seen", "thousands"))
 for ax in grid[:, 0]:
     ax.set_ylabel(plots.label("beyond null", "share"))
-grid[0, 0].legend(fontsize=7)
+fig.legend(
+    *grid[0, 0].get_legend_handles_labels(),
+    loc="outside lower center",
+    ncols=2,
+    fontsize=8,
+)
 plt.show()
 
 # %% [markdown]
