@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy as sc
 import torch
@@ -286,3 +287,61 @@ def test_h5ad_without_obsm(tmp_path):
     cli._copy_with(tmp_path / "a.h5ad", tmp_path / "b.h5ad", {"obsm/X": np.eye(3), "uns/how": {"n": 1}})
     back = anndata.read_h5ad(tmp_path / "b.h5ad")
     assert back.uns["how"]["n"] == 1 and back.obsm["X"].shape == (3, 3)
+
+
+@pytest.fixture(scope="module")
+def screen(tmp_path_factory) -> tuple[Path, Path]:
+    """A small screen with cell types, as a user has it, and somebody's embedding of it in another order."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(["control", "A", "B", "C"], 45)
+    mean = np.ones((4, 40))
+    for i in (1, 2, 3):
+        mean[i, 10 * i : 10 * i + 10] = 4
+    counts = rng.poisson(np.repeat(mean, 45, axis=0)).astype(np.float32)
+    obs = pd.DataFrame({"target": groups, "type": groups, "plate": np.tile(["p1", "p2", "p3"], 60)})
+    obs["is_control"] = groups == "control"
+    obs.index = [f"cell{i}" for i in range(180)]
+    adata = anndata.AnnData(counts, obs, pd.DataFrame(index=[f"G{i}" for i in range(40)]))
+    folder, order = tmp_path_factory.mktemp("screen"), rng.permutation(180)
+    adata.write_h5ad(folder / "screen.h5ad")
+    values = np.log1p(counts[order])
+    np.savez(folder / "mine.npz", values=values, ids=adata.obs_names[order].to_numpy().astype(str))
+    np.save(folder / "bare.npy", values)
+    (folder / "ids.txt").write_text("\n".join(adata.obs_names[order]))
+    return folder / "screen.h5ad", folder / "mine.npz"
+
+
+def test_evaluate_scores_any_models_output_by_its_cells_names(run, screen, tmp_path, monkeypatch):
+    monkeypatch.setattr("txfm_lite.evaluate.probes.STEPS", {"linear": 5, "MLP": 2})
+    monkeypatch.setattr("txfm_lite.evaluate.cells.RESOLUTIONS", (0.5, 1.0))
+    data, embedding = screen
+    columns = ["--cell-type", "type", "--batch", "plate"]
+    given = ["--embedding", embedding, "--output", tmp_path / "scores.csv"]
+    status, printed = run("evaluate", "cells", data, *given, *columns)
+    assert status == 0, printed
+    rows = pd.read_csv(tmp_path / "scores.csv")
+    rows = rows[rows["metric"] == "kNN"].set_index("model")["value"]
+    assert rows["mine"] > 0.7 > 0.5 > rows["scrambled"]  # aligned, though in another order
+    assert "kNN" in printed and "constant" in printed and "depth" in printed
+
+    bare = ["--embedding", embedding.with_name("bare.npy")]
+    status, printed = run("evaluate", "cells", data, *bare, *columns)
+    assert status == 1 and "bare.npy: no cell names" in printed
+    status, printed = run("evaluate", "cells", data, "--embedding", embedding)
+    assert status == 1 and "obs has no column 'cell_type'" in printed and "--cell-type COLUMN" in printed
+    ids = embedding.with_name("few.txt")
+    ids.write_text("\n".join(f"cell{i}" for i in range(1, 181)))
+    status, printed = run("evaluate", "cells", data, *bare, "--ids", ids, *columns)
+    assert status == 1 and "1 have no embedding, 1 are not in the data ('cell0', 'cell180')" in printed
+
+
+def test_evaluate_perturbations(run, screen, tmp_path):
+    data, embedding = screen
+    bare = ["--embedding", embedding.with_name("bare.npy"), "--ids", embedding.with_name("ids.txt")]
+    columns = ["--perturbation", "target", "--batch", "plate", "--no-relationships"]
+    status, printed = run("evaluate", "perturbations", data, *bare, *columns, "--output", tmp_path / "s.csv")
+    assert status == 0, printed
+    rows = pd.read_csv(tmp_path / "s.csv")
+    rows = rows[(rows["metric"] == "lin converged") & (rows["variant"] == "centre")]
+    rows = rows.set_index("model")["value"]
+    assert rows["bare"] > 0.9 > rows["scrambled"]

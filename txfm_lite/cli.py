@@ -1,7 +1,8 @@
-"""The command line: ``python -m txfm_lite train | embed | fetch | corpus | estimate``, thin over the library.
+"""The command line: ``python -m txfm_lite train | embed | evaluate | fetch | corpus | estimate``.
 
-Every command is one call that a notebook could make as well; ``--help`` after each says what it takes. What
-can go wrong for a user is one line on the error stream, with cause and mend; ``--traceback`` shows the rest.
+Thin over the library: every command is one call that a notebook could make as well; ``--help`` after each
+says what it takes. What can go wrong for a user is one line on the error stream, with cause and mend;
+``--traceback`` shows the rest.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ app = typer.Typer(
 )
 corpus_app = typer.Typer(no_args_is_help=True, help="Build, describe and verify a training corpus.")
 app.add_typer(corpus_app, name="corpus")
+evaluate_app = typer.Typer(no_args_is_help=True, help="Score any model's embedding, beside controls.")
+app.add_typer(evaluate_app, name="evaluate")
 
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one field; may repeat.")
@@ -128,6 +131,93 @@ def _copy_with(source: Path, target: Path, elements: dict[str, Any]) -> None:
         os.replace(aside, target)
     finally:
         Path(aside).unlink(missing_ok=True)
+
+
+Data = Annotated[Path, typer.Argument(metavar="DATA.h5ad", help="Raw counts in X, labels in obs.")]
+Values = Annotated[
+    Path, typer.Option(help="The model's output: .npz with arrays values and ids (or .npy, with --ids).")
+]
+Ids = Annotated[Path | None, typer.Option(help="Cell names, one per line, in the embedding's order.")]
+Column = Annotated[str, typer.Option(help="A column of obs.")]
+Seeds = Annotated[int, typer.Option(min=1, help="So many seeds, from 0.")]
+Output = Annotated[Path | None, typer.Option(help="Also write every score into this CSV file.")]
+
+
+@evaluate_app.command("cells")
+def evaluate_cells(
+    data: Data,
+    embedding: Values,
+    ids: Ids = None,
+    cell_type: Column = "cell_type",
+    batch: Column = "batch",
+    seeds: Seeds = 1,
+    output: Output = None,
+) -> None:
+    """Score how well an embedding keeps cell types apart and batches together."""
+    from .evaluate import cells
+
+    def score(values, adata, seed):
+        return cells.evaluate(values, adata.obs, counts=adata.X, seed=seed)
+
+    columns = {"cell_type": cell_type, "batch": batch}
+    _score(data, embedding, ids, columns, score, seeds, output)
+
+
+@evaluate_app.command("perturbations")
+def evaluate_perturbations(
+    data: Data,
+    embedding: Values,
+    ids: Ids = None,
+    perturbation: Column = "perturbation",
+    is_control: Column = "is_control",
+    batch: Column = "batch",
+    relationships: Annotated[bool, typer.Option(help="Also recall of known gene pairs.")] = True,
+    seeds: Seeds = 1,
+    output: Output = None,
+) -> None:
+    """Score how well an embedding tells perturbations apart, across batches."""
+    from .evaluate import genes, perturbations
+
+    pairs = genes.known_pairs() if relationships else None
+
+    def score(values, adata, seed):
+        names = adata.var_names.to_numpy()
+        return perturbations.evaluate(values, adata.obs, counts=adata.X, genes=names, pairs=pairs, seed=seed)
+
+    columns = {"perturbation": perturbation, "is_control": is_control, "batch": batch}
+    _score(data, embedding, ids, columns, score, seeds, output)
+
+
+def _score(data, embedding, ids, columns: dict[str, str], score, seeds: int, output: Path | None) -> None:
+    """Score an embedding and the controls on one file, and print a table."""
+    import anndata
+    import pandas as pd
+
+    from .evaluate import scores, suite, tables
+
+    adata = anndata.read_h5ad(data)
+    for standard, column in columns.items():
+        if column not in adata.obs:
+            raise ValueError(
+                f"{data}: obs has no column {column!r}; it has {', '.join(adata.obs) or 'none'}. "
+                f"Name it: --{standard.replace('_', '-')} COLUMN"
+            )
+        adata.obs[standard] = adata.obs[column].to_numpy()
+    given = scores.Embedding.read(embedding, ids)
+    given.align(adata)  # a fault of the cells' names, before anything takes time
+    models = {given.name: lambda adata, seed: given} | suite.controls(lambda adata, seed: given)
+    rows = []
+    for name, model in models.items():
+        for seed in range(seeds):
+            values = suite.embed(name, model, adata, seed)
+            rows += scores.complete(score(values, adata, seed), data.stem, name, seed)
+    frame = pd.DataFrame(rows)
+    if output is not None:
+        frame.to_csv(output, index=False)
+    with pd.option_context("display.width", 200, "display.max_rows", None, "display.precision", 3):
+        typer.echo(tables.numbers(frame).xs("mean", axis=1, level=1).T.to_string(na_rep="-"))
+    if output is not None:
+        typer.echo(f"{output}: {len(frame)} scores with nulls, ceilings and n")
 
 
 @app.command()

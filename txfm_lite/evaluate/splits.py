@@ -49,13 +49,13 @@ def folds(groups: np.ndarray, controls: np.ndarray, batches: np.ndarray, seed: i
     Raises
     ------
     ValueError
-        If there is one batch only, or fewer than two perturbations.
+        If there is one batch only, or fewer than three perturbations: two to tell apart, one never seen.
     """
     names, every = np.unique(batches), np.unique(groups[~controls])
-    if len(names) < 2 or len(every) < 2:
+    if len(names) < 2 or len(every) < 3:
         raise ValueError(
             f"{len(names)} batch(es) and {len(every)} perturbation(s): scores across batches need at least "
-            "two of each. Is there a column that names replicates, lanes or plates?"
+            "two batches and three perturbations. Is there a column that names replicates, lanes or plates?"
         )
     rng = np.random.default_rng(seed)
     seen = _some(every, rng)
