@@ -142,7 +142,6 @@ def test_pythons_generator_is_left_as_it_was(clusters):
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr(probes, "STEPS", {"linear": 4, "MLP": 4})
-    monkeypatch.setattr(probes, "PATIENCE", 2)
 
 
 def frame(labels, batches):
