@@ -96,7 +96,7 @@ from txfm_lite import (
     simulate,
     studies,
 )
-from txfm_lite.embed import embed
+from txfm_lite.embed import embed, gene_vectors
 from txfm_lite.evaluate import (
     alignment,
     cells,
@@ -526,10 +526,12 @@ plt.show()
 # %%
 seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
 if cfg.everything:
-    corpus = None if stand_ins else studies.training_corpus(data=cfg.data)
+    corpus = None if stand_ins else studies.common_corpus(cfg.data)
     everyone = {
         "TxFM": txfm,
-        **baselines.models(corpus, txfm=model),
+        **baselines.models(
+            corpus, txfm=model, vectors=gene_vectors(model)["codebook"]
+        ),
         **suite.controls(txfm),
     }
     for name, adata in screens.items():

@@ -90,7 +90,7 @@ from txfm_lite import (
     results,
     studies,
 )
-from txfm_lite.embed import embed
+from txfm_lite.embed import embed, gene_vectors
 from txfm_lite.evaluate import cells, mixing, scores, suite, tables
 
 cfg = notebook.resolve(
@@ -289,7 +289,7 @@ tables.table(rows, probes, caption=f"Probes, {cfg.study}, seed {cfg.seed}")
 #
 # Scores are averages. Which types are taken for which? Every cell is named by its neighbours in other batches.
 
-# %% mystnb={"figure": {"caption": "Cells of each type (rows) by what their neighbours in other batches are (columns), as shares of the row.", "name": "fig-confusion"}, "image": {"alt": "Two square heat maps side by side, TxFM and PCA fitted on the target: true cell type against the type of neighbours in other batches, dark diagonals where they agree."}}
+# %% mystnb={"figure": {"caption": "Cells of each type (rows) by what their neighbours in other batches are (columns), as shares of the row.", "name": "fig-confusion"}, "image": {"alt": "Two square heat maps side by side, TxFM and PCA fitted on the target: true cell type against the type of neighbours in other batches, bright diagonals where they agree."}}
 from sklearn.metrics import confusion_matrix
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -322,10 +322,12 @@ plt.show()
 
 # %%
 if cfg.everything:
-    corpus = None if stand_ins else studies.training_corpus(data=cfg.data)
+    corpus = None if stand_ins else studies.common_corpus(cfg.data)
     contestants = {
         "TxFM": txfm,
-        **baselines.models(corpus, txfm=model),
+        **baselines.models(
+            corpus, txfm=model, vectors=gene_vectors(model)["codebook"]
+        ),
         **suite.controls(txfm),
     }
     for name, adata in held_out.items():

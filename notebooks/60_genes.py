@@ -123,7 +123,7 @@ plots.style()
 # complexes (CORUM, hu.MAP), pathways (Reactome), signalling (SIGNOR) and a mixture of evidence (STRING).
 
 # %%
-corpus = studies.training_corpus(data=cfg.data)
+corpus = studies.common_corpus(cfg.data)
 run_folders = [Path(r) for r in cfg.runs.split(",") if r]
 if stand_ins:  # the shipped model does not know simulated genes: train a tiny one
     run_folders = [Path(tempfile.mkdtemp(prefix="genes-")) / "run"]

@@ -3,6 +3,7 @@
 import pytest
 
 from txfm_lite import curate, datasets, manifests, studies
+from txfm_lite.corpus_writer import write_subset
 from txfm_lite.files import Unreachable
 
 
@@ -32,6 +33,21 @@ def test_stand_ins_when_asked_for(tmp_path, monkeypatch):
     assert studies.stand_ins("simulated") and not studies.stand_ins("real")
     corpus = studies.training_corpus(tmp_path / "c", "simulated")
     assert corpus.n_samples > 1000 and corpus.path == tmp_path / "c"
+
+
+def test_the_shipped_models_corpus_is_made_once_and_follows_the_training_corpus(tmp_path, monkeypatch):
+    monkeypatch.setenv("TXFM_LITE_CACHE", str(tmp_path))
+    whole = studies.training_corpus(tmp_path / "whole", "simulated")
+    monkeypatch.setattr(studies, "stand_ins", lambda data: False)
+    monkeypatch.setattr(studies, "training_corpus", lambda data: whole)
+    common = studies.common_corpus()
+    shared = whole.genes[whole.measured.mean(axis=0) >= 0.3]
+    assert common.genes.tolist() == shared.tolist() and common.n_samples == whole.n_samples
+    written = (common.path / "corpus.json").stat().st_mtime_ns
+    assert studies.common_corpus().path.joinpath("corpus.json").stat().st_mtime_ns == written
+    fewer = write_subset(whole, tmp_path / "fewer", rows=whole.rows("train"))
+    monkeypatch.setattr(studies, "training_corpus", lambda data: fewer)
+    assert studies.common_corpus().n_samples == fewer.n_samples < whole.n_samples
 
 
 def test_held_out_studies_are_real_and_may_not_train(local_data):

@@ -66,6 +66,25 @@ def training_corpus(path: str | Path | None = None, data: str = "real", rules: R
     return build(path or folder / "simulated", loaders, rules, overwrite=True)
 
 
+def common_corpus(data: str = "real") -> Corpus:
+    """Open or make the training corpus of the shipped model, on which its rivals are to be fitted.
+
+    It is :func:`training_corpus` with the genes that three in ten of its datasets measure, kept in the cache.
+    """
+    from .corpus import Corpus, select_common_genes
+    from .corpus_writer import write_subset
+
+    whole = training_corpus(data=data)
+    if stand_ins(data):
+        return whole
+    path = cache_directory() / "corpora" / "common"
+    if (path / "corpus.json").is_file():
+        found = Corpus.open(path)
+        if found.info["rules"].get("subset_of") == whole.fingerprint:
+            return found
+    return write_subset(whole, path, genes=select_common_genes(whole), overwrite=True)
+
+
 def held_out(data: str = "real") -> dict[str, AnnData]:
     """Load the held-out studies, by name; `data` as in :func:`training_corpus`."""
     chosen = SIMULATED_HELD_OUT if stand_ins(data) else HELD_OUT
