@@ -172,6 +172,7 @@ def judge(claim: Claim, rows: pd.DataFrame | None) -> Judgement:
         raise ValueError(f"{claim.id}: by should be one of {', '.join(NEUTRAL)}, not {compare['by']!r}")
     if rows is None:
         return Judgement("not run", why=f"no results are stored for {compare['study']}")
+    rows = _databases_apart(rows)
     if compare["datasets"]:
         rows = rows[rows["dataset"].isin(compare["datasets"])]
     try:
@@ -183,6 +184,14 @@ def judge(claim: Claim, rows: pd.DataFrame | None) -> Judgement:
     value, low, high = interval(pairs, compare["by"])
     said = verdict(value, low, high, compare["by"], compare["margin"])
     return Judgement(said, value, low, high, len(pairs), tuple(pairs.index.unique("dataset")))
+
+
+def _databases_apart(rows: pd.DataFrame) -> pd.DataFrame:
+    """Turn ("recall", "CORUM, PCA 32") into ("recall CORUM", "PCA 32"): one is compared over databases."""
+    parts = rows["variant"].astype(str).str.split(", ", n=1, expand=True).reindex(columns=[0, 1])
+    two = (rows["metric"] == "recall") & parts[1].notna()
+    metric = rows["metric"].where(~two, "recall " + parts[0])
+    return rows.assign(metric=metric, variant=rows["variant"].where(~two, parts[1]))
 
 
 def _pairs(rows: pd.DataFrame, ours: dict, against: dict | float | str, over: str) -> pd.DataFrame:
