@@ -78,10 +78,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from IPython.display import display
 
 from txfm_lite import (
     TxFMConfig,
     explore,
+    ledger,
     notebook,
     plots,
     results,
@@ -369,8 +371,8 @@ chosen.groupby("model")[["value", "null", "excess"]].mean().round(3)
 # ## When are they learned?
 #
 # A run kept its model along the way. In the shipped recipe both kinds of vectors *start* with the principal axes of the corpus among
-# their numbers ([why](30_pretrain.ipynb)), so the first point is not ignorance. What is, is *random* above: an untrained codebook
-# consists of such vectors.
+# their numbers ([why](30_pretrain.ipynb)), so that its first point would not be ignorance. The stored run is of the same shape but
+# started at random (`start_from_components = 0`): what it knows, it has learned.
 
 # %% mystnb={"figure": {"caption": "Recall beyond the null along training, codebook with 32 axes and decoder with 256; one panel per set of pairs.", "name": "fig-training"}, "image": {"alt": "Small line charts, one per database: recall minus null against samples seen, a line with circles for the codebook and one with triangles for the decoder."}}
 along = split(results.read("genes-training", folder))
@@ -546,6 +548,13 @@ scale = {
 pd.DataFrame({"here": scale, "paper": theirs}).assign(
     ratio=lambda t: (t["paper"] / t["here"]).round(1)
 )
+
+# %% [markdown]
+# Whether the paper's statements on genes and layers hold here is decided by rules that were written before these results:
+
+# %%
+with pd.option_context("display.max_colwidth", None):
+    display(ledger.table("notebooks/60_genes"))
 
 # %% [markdown]
 # ## Exercises
