@@ -136,7 +136,7 @@ cfg = notebook.resolve(
             data="real",
             n_seeds=1,
             screen="papalexi2021_eccite_thp1",
-            n_cells=3000,
+            n_cells=2500,
             everything=False,
         ),
         "full": dict(

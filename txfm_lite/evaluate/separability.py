@@ -69,7 +69,7 @@ def linear_layer(x: np.ndarray, labels: np.ndarray, queries: np.ndarray, truth: 
     with torch.no_grad():
         for parameter in layer.parameters():  # torch's own start, from our generator
             parameter.uniform_(-(x.shape[1] ** -0.5), x.shape[1] ** -0.5, generator=generator)
-    optimizer = torch.optim.AdamW(layer.parameters(), lr=1e-3, weight_decay=1e-6)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=1e-3, weight_decay=1e-6, fused=True)
     rate = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda epoch: min((epoch + 1) / 10, 0.5 + 0.5 * np.cos(np.pi * max(0, epoch - 10) / 240))
     )
