@@ -612,7 +612,9 @@ pd.concat(
 ).round(3)
 
 # %% [markdown]
-# **What we see.** *TxFM − TxFM untrained* is what pretraining taught. The lines with *(corpus)* ask the paper's main question, whether a transformer
+# **What we see.** *TxFM − TxFM untrained* is what pretraining taught, and on these panels the mean says that it cost something. The reason
+# is mostly `inv` (`lin` and `knn` go the other way): from random weights the embedding is close to a linear copy of a few hundred log counts, which a linear decoder reads back;
+# training keeps what is shared by many genes and lets the rest go. Compare the columns, not only the mean. The lines with *(corpus)* ask the paper's main question, whether a transformer
 # gets more out of a corpus than PCA and scVI do; those with *(target)* ask the question of its Table 3, where each is
 # allowed to look at the screen's counts. What the ledger makes of it, by rules written before:
 
@@ -636,7 +638,7 @@ else:
     statistic = signatures.layers["stat"]
     statistic = pd.DataFrame(
         statistic.toarray() if hasattr(statistic, "toarray") else statistic,
-        about["contrast"] + ", " + about["release"].astype(str),
+        about["contrast"].astype(str) + ", " + about["release"].astype(str),
     )
     alike = statistic.dropna(axis=1).T.corr("spearman")
     fig, ax = plt.subplots(figsize=(5.4, 4.4))
