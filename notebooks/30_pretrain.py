@@ -54,7 +54,7 @@ except ImportError:
     Path("kept.txt").write_text("".join(pins))
     pip = [sys.executable, "-m", "pip", "install", "-q", "-c", "kept.txt"]
     address = "git+https://github.com/txfm-lite/txfm-lite"
-    subprocess.run([*pip, f"txfm-lite @ {address}"], check=True)
+    subprocess.run([*pip, f"txfm-lite[evaluate] @ {address}"], check=True)
     import txfm_lite
 txfm_lite.__version__
 
