@@ -153,4 +153,4 @@ def test_the_setup_cell_installs_without_touching_numpy_or_torch(monkeypatch, tm
     kept = Path(command[command.index("-c") + 1]).read_text().splitlines()
     assert {f"numpy=={version('numpy')}", f"torch=={version('torch')}"} <= set(kept)
     assert command[:4] == [sys.executable, "-m", "pip", "install"]
-    assert command[-1].startswith("txfm-lite @ git+https://github.com/txfm-lite/txfm-lite")
+    assert command[-1].startswith("txfm-lite[evaluate] @ git+https://github.com/txfm-lite/txfm-lite")
