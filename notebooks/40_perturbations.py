@@ -638,12 +638,12 @@ else:
     statistic = signatures.layers["stat"]
     statistic = pd.DataFrame(
         statistic.toarray() if hasattr(statistic, "toarray") else statistic,
-        about["contrast"].astype(str) + ", " + about["release"].astype(str),
+        about["contrast"].astype(str) + ", " + about["batch"].astype(str),
     )
     alike = statistic.dropna(axis=1).T.corr("spearman")
     fig, ax = plt.subplots(figsize=(5.4, 4.4))
     image = ax.imshow(alike, vmin=-1, vmax=1, cmap="RdBu_r")
-    for edge in np.flatnonzero(about["release"].ne(about["release"].shift()))[1:]:
+    for edge in np.flatnonzero(about["batch"].ne(about["batch"].shift()))[1:]:
         ax.axhline(edge - 0.5, color="black", lw=1)
         ax.axvline(edge - 0.5, color="black", lw=1)
     ax.set_xticks(range(len(alike)), alike.columns, rotation=90, fontsize=7)
@@ -652,7 +652,7 @@ else:
     fig.colorbar(image, label=plots.label("correlation", "Spearman"))
     plt.show()
     gcm1 = (about["perturbation"] == "GCM1").to_numpy()
-    release = about["release"].astype(str).to_numpy()
+    release = about["batch"].astype(str).to_numpy()
     same = release[:, None] == release
     both, one = np.outer(gcm1, gcm1), np.logical_xor.outer(gcm1, gcm1)
     upper = np.triu(np.ones_like(same), 1).astype(bool)
