@@ -98,7 +98,7 @@ def test_no_local_matrix_is_forgotten(local_data):
     ]
     rest = set(here.index) - set(MATRICES)
     others = {(name, part) for name, part in rest if name != "morphic_bulk_ko_deseq2"}
-    assert {name for name, _ in others} <= {"pbmc68k_reduced"} | {f"simulated_{x}" for x in "abcdef"}
+    assert {name for name, _ in others} <= {"pbmc68k_reduced"} | {f"simulated_{x}" for x in "abcdefg"}
 
 
 def test_loading_adds_and_loses_nothing(loaded, local_data):
