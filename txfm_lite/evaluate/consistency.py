@@ -9,6 +9,7 @@ Two different metrics are published under this name, and a third is needed to re
   between cells. It favours embeddings with little noise per cell, and is nearly all or none.
 - :func:`against_controls` (EFAAR, Tx-Evaluation): the mean cosine of all pairs of its cells, compared with
   the same for other groups: there perturbations of genes that are not expressed, here groups of controls.
+  After centring on these very controls it finds too much: their mean is zero, that of any other cells is not.
 - :func:`against_permutations`: the same statistic, compared with groups of the same size and batches. This is
   calibrated: without signal, one perturbation in a hundred has p ≤ 0.01.
 

@@ -181,13 +181,17 @@ def _beside(x, screen: Screen, fold: Fold, seed: int) -> list[dict[str, Any]]:
     train, truth = screen.groups[fold.train], screen.groups[fold.test1]
     converged = separability.logistic_regression(x[fold.train], train, x[fold.test1], truth)
     efaar = consistency.against_controls(x[cells], groups, controls, seed=seed)
+    order = np.random.default_rng([seed, 2]).permutation(cells)
+    scrambled = consistency.against_controls(x[order], groups, controls, seed=seed)
     permuted = consistency.against_permutations(x[cells], groups, controls, batches, seed=seed)
     apart = distances.e_test(x[cells], groups, controls, seed=seed)
     far, significant = apart["relative"].median(), (apart["adjusted"] < null).mean()
     return [
         partial("lin converged", converged, null=separability.class_prior(train, truth), n=len(truth)),
         _knn("knn without controls", x, screen, fold, False, seed),
-        partial("p.cst EFAAR", (efaar["p"] <= null).mean(), null=null, n=len(efaar)),
+        partial(
+            "p.cst EFAAR", (efaar["p"] <= null).mean(), null=(scrambled["p"] <= null).mean(), n=len(efaar)
+        ),
         partial("p.cst permuted", (permuted["p"] <= 0.01).mean(), null=0.01, n=len(permuted)),
         partial("E-distance", far, null=0.0, ceiling=np.nan, n=len(apart)),
         partial("e-test", significant, null=null / max(1, len(apart)), n=len(apart)),
