@@ -130,7 +130,8 @@ fit(corpus, {model(corpus)!r}, TrainConfig(**{RUN!r}), {str(tmp_path)!r}, progre
     assert 12 <= step < 30  # in the middle: steps 0-11 are done, 30 are wanted
     resumed = fit(corpus, model(corpus), TrainConfig(**RUN), tmp_path, progress=False)
     columns = [c for c in run.history if c not in ("minutes", "waiting")]
-    pd.testing.assert_frame_equal(resumed.history[columns], run.history[columns], rtol=0, atol=0)
+    # a loss is a sum, and where its numbers lie in memory decides in which order torch adds them: one ulp
+    pd.testing.assert_frame_equal(resumed.history[columns], run.history[columns], rtol=1e-6, atol=0)
     for a, b in zip(run.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)
     assert not checkpoint.exists()
