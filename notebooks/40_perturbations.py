@@ -298,7 +298,7 @@ tables.table(
 # score and model and keeps the best *test* score. Below, each is shown; *chosen* is what one would have taken by looking at the training
 # batches alone. The distance to the best on the test is a bonus for trying.
 
-# %% mystnb={"figure": {"caption": "Every alignment (small grey marks), the one chosen on training batches (filled) and the best on the test (hollow), for each model and score.", "name": "fig-alignments"}, "image": {"alt": "Five panels of dumbbells, one per score: for each model small grey marks for the four alignments, a filled mark for the chosen one and a hollow mark for the best on the test, which is never to its left."}}
+# %% mystnb={"figure": {"caption": "Every alignment (small grey marks), the one chosen on training batches (filled) and the best on the test (hollow), for each model and score.", "name": "fig-alignments"}, "image": {"alt": "Five panels of dumbbells, one per score: for each model small grey marks for the four alignments, a filled mark for the chosen one and a hollow mark for the best on the test, usually to its right."}}
 shown = [*contestants, "scrambled"]
 fig, axes = plt.subplots(1, 5, figsize=(7.5, 2.4), sharey=True)
 for ax, metric in zip(axes, [m for m in SIX if m != "iLISI"], strict=True):
@@ -319,7 +319,8 @@ fig.supxlabel(plots.label("score", "share"), fontsize=10)
 plt.show()
 
 # %% [markdown]
-# The dotted line is the level without information. Watch the scrambled row: it, too, has a best alignment.
+# The dotted line is the level without information. Watch the scrambled row: it, too, has a best alignment. (The choice is made anew in each
+# fold, so that now and then it beats the best single alignment.)
 #
 # ## What does perturbation consistency ask?
 #
@@ -517,10 +518,10 @@ right.legend(fontsize=7, loc="lower left")
 plt.show()
 
 # %% [markdown]
-# **What we see.** Rows in the extractor's order score like scrambled ones in the four scores that look at distances, means or decoded counts. `lin` is the exception that
-# the signature needs: on rows that say nothing, a linear layer gives anything between the class prior (it learned only which
-# perturbations are common) and well below (it learned noise), depending on how large the numbers are. Two uninformative embeddings of
-# different scale therefore differ in `lin`, and in nothing else.
+# **What we see.** Rows in the extractor's order score like scrambled ones in the four scores that look at distances, means or decoded counts. `lin` is the one score whose
+# level on rows that say nothing is not fixed: it runs from the class prior (only which perturbations are common was learned) to well below
+# (noise was learned), depending on how large the numbers are. Two uninformative embeddings of different scale can therefore differ in `lin`,
+# and in nothing else. In print Geneformer's `lin` lies above the scrambled row's, towards a class prior that is not printed.
 #
 # **What follows.** The pattern in print is the one that a misalignment makes. A collapsed embedding, the same vector for nearly all cells,
 # would look alike, and so would a model that knows nothing. *This is a hypothesis, not a finding*: it can be settled by whoever has the
@@ -714,7 +715,7 @@ else:
 
 # %%
 in_print = paper[paper["run"] == "tables-9-11"]
-tables.table(in_print, [*SIX, "avg"], caption="Print: Tables 9 to 11, mean.")
+tables.table(in_print, SIX, caption="Print: Tables 9 to 11, mean.")
 
 # %%
 fine_tuned = paper[paper["run"] == "table-3"]
