@@ -346,11 +346,13 @@ def test_the_command_prints_every_claim(capsys):
 def test_recall_is_compared_over_databases():
     def recall(model, values):
         fields = {"dataset": "relationships", "model": model, "metric": "recall", "seed": 0, "null": 0.1}
-        return [fields | {"variant": f"{db}, PCA 32", "value": v} for db, v in zip("ABC", values, strict=True)]
+        pairs = zip("ABC", values, strict=True)
+        return [fields | {"variant": f"{database}, PCA 32", "value": value} for database, value in pairs]
 
     found = pd.DataFrame(recall("ours", [0.3, 0.4, 0.5]) + recall("theirs", [0.2, 0.2, 0.2]))
     compare = {
-        "study": "genes", "against": {"model": "theirs"}, "over": "metric", "by": "difference", "margin": 0.15,
+        "study": "genes", "against": {"model": "theirs"}, "over": "metric",
+        "by": "difference", "margin": 0.15,
         "ours": {"model": "ours", "metric": ["recall A", "recall B", "recall C"], "variant": "PCA 32"},
     }  # fmt: skip
     judged = ledger.judge(claim(compare=compare), found)
