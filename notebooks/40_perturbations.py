@@ -648,6 +648,9 @@ else:
     ax.grid(False)
     fig.colorbar(image, label=plots.label("correlation", "Spearman"))
     plt.show()
+
+# %%
+if not stand_ins:
     gcm1 = (about["perturbation"] == "GCM1").to_numpy()
     release = about["batch"].astype(str).to_numpy()
     same = release[:, None] == release

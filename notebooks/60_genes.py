@@ -214,6 +214,8 @@ ax.set(
 )
 ax.legend(loc="upper left", fontsize=8)
 plt.show()
+
+# %%
 for label, values in cosines.items():
     tails = (values < low).mean(), (values > high).mean()
     print(f"{label}: {tails[0]:.3f} in the lower tail, {tails[1]:.3f} above")
@@ -316,6 +318,8 @@ ax.axvline(0.1, color="black", ls=":", lw=1)
 ax.set_yticks(range(len(LOOK)), list(reversed(LOOK)))
 ax.set_xlabel(plots.label("pairs recalled", "share"))
 plt.show()
+
+# %%
 union.assign(excess=union["value"] - union["null"]).loc[list(LOOK)].round(3)
 
 # %% [markdown]
@@ -364,6 +368,8 @@ ax.set(
 )
 fig.legend(loc="outside lower center", ncols=3, fontsize=8)
 plt.show()
+
+# %%
 chosen = stored[(stored["of"] == "union") & (stored["axes"] == "chosen")]
 chosen.groupby("model")[["value", "null", "excess"]].mean().round(3)
 
@@ -433,6 +439,8 @@ ax.tick_params("x", rotation=45)
 ax.set_ylabel(plots.label("consistency", "percentile / 100"))
 ax.legend(fontsize=8)
 plt.show()
+
+# %%
 layers.pivot_table(index=["dataset", "metric"], columns="variant", values="value")[
     order
 ].round(3)
@@ -586,7 +594,7 @@ with pd.option_context("display.max_colwidth", None):
 # ## Takeaways
 #
 # - Recall without [its null](#why-measure-the-null) ranks sources of vectors by how alike well-known genes are.
-# - [Plain co-expression](#how-much-do-txfm-s-vectors-recall) is the rival that gene vectors have to beat.
+# - [Plain co-expression](#how-much-do-txfms-vectors-recall) is the rival that gene vectors have to beat.
 # - The [number of axes](#how-many-dimensions) is part of the result: fix it, or choose it on other pairs.
 #
 # ## Where the numbers come from

@@ -80,6 +80,7 @@ def test_derived_notebooks_hold_no_outputs_and_one_parameters_cell(path):
         ('tags=["parameters"]', 'tags=["parametres"]', "tagged `parameters`"),
         ("cfg = notebook.resolve(", "cfg = dict(", "notebook.resolve"),
         ("notebook.provenance(cfg)", "print(cfg)", "notebook.provenance"),
+        ("plt.show()", "plt.show()\ncfg", "must end with its figure"),
     ],
 )
 def test_what_is_out_of_form_is_named(project, old, new, fault):

@@ -80,6 +80,12 @@ def faults(root: Path) -> list[str]:
             and "resolve(" in code[2].source,
             "needs notebook.provenance(cfg, ...) in its last code cell": bool(code)
             and "provenance(" in code[-1].source,
+            # each output would get the figure's name, and names must not repeat
+            "a cell with a figure's name must end with its figure, plt.show()": all(
+                cell.source.rstrip().endswith("plt.show()")
+                for cell in code
+                if "figure" in cell.metadata.get("mystnb", {})
+            ),
         }
         found += [f"{source.name}: {text}" for text, right in checks.items() if not right]
     derived = {source.stem for source in sources(root)}

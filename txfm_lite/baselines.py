@@ -26,7 +26,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -311,14 +311,14 @@ def models(
         found[f"HVG {n}"] = lambda adata, seed, n=n: embed_variable_genes(adata, n, genes)
     found["PCA (target)"] = lambda adata, seed: embed_pca(adata, genes=genes, seed=seed)
     if corpus is not None:
-        pca = _fitted(CorpusPCA, corpus, f"pca{N_COMPONENTS}", ".npz", folder)
+        pca = fitted(CorpusPCA, corpus, f"pca{N_COMPONENTS}", ".npz", folder)
         found["PCA (corpus)"] = lambda adata, seed: pca(seed).embed(adata)
     found["Souza-Mehta"] = lambda adata, seed: embed_souza_mehta(adata, genes=genes, seed=seed)
     if vectors is not None:
         found["GenePT-w"] = lambda adata, seed: embed_gene_vectors(adata, vectors)
     found["scVI (target)"] = lambda adata, seed: embed_scvi(adata, genes, seed)
     if corpus is not None:
-        scvi = _fitted(CorpusSCVI, corpus, "scvi", ".safetensors", folder)
+        scvi = fitted(CorpusSCVI, corpus, "scvi", ".safetensors", folder)
         found["scVI (corpus)"] = lambda adata, seed: scvi(seed).embed(adata)
     if txfm is not None:
         from .baselines_txfm import embed_fine_tuned, embed_untrained
@@ -328,8 +328,21 @@ def models(
     return found
 
 
-def _fitted(kind: type, corpus: Corpus, name: str, suffix: str, folder: str | Path | None) -> Callable:
-    """Return a function seed -> model that reads a stored fit, or fits and stores."""
+def fitted(
+    kind: type, corpus: Corpus, name: str, suffix: str, folder: str | Path | None = None
+) -> Callable[[int], Any]:
+    """Return a function seed -> model that reads a stored fit of a corpus, or fits and stores it.
+
+    Parameters
+    ----------
+    kind : type
+        Made by ``kind(corpus, seed=...)``, with ``save(path)`` and ``kind.load(path)``.
+    corpus : Corpus
+    name, suffix : str
+        Of the file, between them the corpus' fingerprint and the seed.
+    folder : path, optional
+        By default one in the cache.
+    """
     folder = Path(folder) if folder is not None else cache_directory() / "baselines"
 
     @functools.cache

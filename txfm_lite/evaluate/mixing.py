@@ -93,8 +93,8 @@ def neighbours(values: np.ndarray, k: int = 3 * PERPLEXITY + 1, seed: int = 0) -
 def generator(seed: int) -> np.random.Generator:
     """Return the generator of a null's permutations.
 
-    Not ``default_rng(seed)``: that has scrambled the rows of the control with this seed, and labels permuted
-    by the same numbers would fit them perfectly.
+    A stream of its own: labels permuted by the numbers that scrambled an embedding's rows, or drew a split,
+    would fit them perfectly.
     """
     return np.random.default_rng([seed, 1])
 

@@ -155,12 +155,12 @@ def store_all(
     folder : path, optional
         Of the results; by default the repository's.
     """
-    from ..baselines import _fitted
+    from ..baselines import fitted
     from ..baselines_scvi import CorpusSCVI
 
     pairs = genes.known_pairs() if pairs is None else pairs
     models = models or [Path(run) / "model" for run in runs] or ["txfm-xs"]
-    fit = _fitted(CorpusSCVI, corpus, "scvi", ".safetensors", None) if scvi else None
+    fit = fitted(CorpusSCVI, corpus, "scvi", ".safetensors") if scvi else None
     store_genes(txfm_sources(models), pairs, range(len(models)), folder)
     store_layers(screens, models, range(len(models)), folder)
     for seed, run in enumerate(runs):
@@ -277,7 +277,7 @@ def layer_rows(adata: AnnData, model: TxFM | str | Path, seed: int = 0) -> Itera
     from .perturbations import Screen
 
     model, screen = embed.ready(model), Screen.of(adata.obs, adata.X, None)
-    order = np.random.default_rng(seed).permutation(adata.n_obs)
+    order = np.random.default_rng([seed, 2]).permutation(adata.n_obs)
     first = {"encoder 0": embed_pca(adata, model.config.d_model, model.genes, seed)}
     for layer, values in (first | embed.layers(adata, model, seed=seed)).items():
         x = alignment.control_axes(values, screen.batches, screen.controls)
