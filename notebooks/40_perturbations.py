@@ -136,7 +136,7 @@ cfg = notebook.resolve(
             data="real",
             n_seeds=1,
             screen="papalexi2021_eccite_thp1",
-            n_cells=2500,
+            n_cells=1800,
             everything=False,
         ),
         "full": dict(
@@ -582,7 +582,7 @@ for ax, name in zip(axes[0], panels, strict=True):
             alpha=0.8,
         )
     ax.axvline(0, color="black", ls=":", lw=1)
-    ax.set_title(name.split("_")[0], fontsize=9)
+    ax.set_title(name.replace("_", "\n", 1), fontsize=8)
 axes[0, 0].set_yticks(range(len(order)), order)
 fig.supxlabel(plots.label("mean above chance", "share"), fontsize=10)
 plt.show()

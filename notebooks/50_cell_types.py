@@ -369,7 +369,7 @@ for ax, name in zip(axes[0], panels, strict=True):
             alpha=0.8,
         )
     ax.axvline(0, color="black", ls=":", lw=1)
-    ax.set_title(name.split("_")[0], fontsize=9)
+    ax.set_title(name.replace("_", "\n", 1), fontsize=8)
     ax.set_xlim(-0.15, 1.02)
 axes[0, 0].set_yticks(range(len(order)), order)
 fig.supxlabel(plots.label("F1 above chance", "share"), fontsize=10)

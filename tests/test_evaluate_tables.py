@@ -96,7 +96,11 @@ def test_without_nulls_nothing_is_corrected_and_one_seed_has_no_deviation():
 def test_the_printed_table_marks_best_and_second_not_by_colour():
     html = tables.table(rows(), caption="Two studies.").to_html()
     assert "font-weight: bold" in html and "text-decoration: underline" in html and "color" not in html
-    assert "Two studies. Seeds: 3, mean ± sd" in html and "0.400 ± 0.000" in html
+    assert (
+        "Two studies. Seeds: 3, mean ± sd" in html
+        and "0.400\xa0±\xa00.000" in html
+        and 'class="dataframe"' in html
+    )
     marks = marks_of(tables.table(rows()))
     assert marks.loc["TxFM"].str.contains("bold").all() and marks.loc["scVI"].str.contains("underline").all()
     assert (marks.loc["depth"] == "font-style: italic").all()  # the highest values, and not ranked

@@ -25,6 +25,8 @@ CONTROLS = ("TxFM untrained", "depth", "constant", "scrambled", "random", "class
 #: Columns that sum up a model, behind those of the scores.
 SUMMARY = ("mean", "chance-corrected mean", "mean rank")
 
+NO_BREAK = "\N{NO-BREAK SPACE}"  # on a narrow screen a table scrolls: a number is never cut in two
+
 
 def label(metric: str, variant: str = "") -> str:
     """Return a score's name in tables: ``"NMI"``, or ``"p.cst (TVN)"`` for a variant."""
@@ -175,10 +177,13 @@ def table(
         "Bold: best; underlined: second; italic: controls, not ranked; –: not scored."
     )
     text.index.name = None
-    return text.style.apply(lambda _: marks, axis=None).set_caption(f"{caption} {note}".strip())
+    caption = f"{caption.rstrip('.')}. {note}" if caption else note
+    looks = text.style.apply(lambda _: marks, axis=None).set_caption(caption)
+    return looks.set_table_attributes('class="dataframe"')  # so that themes treat it like a DataFrame
 
 
 def _number(mean: float, sd: float, decimals: int) -> str:
     if np.isnan(mean):
         return "–"
-    return f"{mean:.{decimals}f}" + ("" if np.isnan(sd) else f" ± {sd:.{decimals}f}")
+    spread = "" if np.isnan(sd) else f" ± {sd:.{decimals}f}".replace(" ", NO_BREAK)
+    return f"{mean:.{decimals}f}{spread}"
