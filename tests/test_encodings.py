@@ -574,6 +574,21 @@ def test_the_order_of_the_columns_is_not_felt(name, adata):
     assert rows(ENCODERS[name](shuffled)) == rows(ENCODERS[name](adata))
 
 
+@each
+def test_the_way_of_storing_is_not_felt(name, adata):
+    expected, dense = rows(ENCODERS[name](adata)), adata.X.toarray()
+    columns, ends = np.tile(np.arange(N_GENES), 30), np.arange(0, dense.size + 1, N_GENES)
+    zeros = sp.csr_matrix((dense.ravel(), columns, ends), shape=dense.shape)
+    halves = sp.csr_matrix(  # every count in two entries
+        (np.repeat(dense.ravel() / 2, 2), np.repeat(columns, 2), 2 * ends), shape=dense.shape
+    )
+    halves.data[::2], halves.data[1::2] = np.floor(halves.data[::2]), np.ceil(halves.data[1::2])
+    for x in (dense, zeros, halves, sp.csc_matrix(dense), dense.astype(np.int64)):
+        stored = anndata.AnnData(x, adata.obs, adata.var)
+        assert rows(ENCODERS[name](stored)) == expected
+    assert zeros.nnz == dense.size and halves.nnz == 2 * dense.size  # as given
+
+
 @pytest.mark.parametrize("name", [n for n in ENCODERS if n not in ("genept-w", "txfm")])
 def test_a_gene_without_counts_changes_nothing(name, adata):
     """GenePT-w divides by the number of genes, and TxFM draws among them."""

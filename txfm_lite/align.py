@@ -189,9 +189,6 @@ class Aligned:
         """
         import scipy.sparse as sp
 
-        found = np.flatnonzero(self.match.place >= 0)
-        entries = np.ones(found.size, np.float32), (found, self.match.place[found])
-        move = sp.csr_matrix(entries, shape=(len(self.match.place), self.n_genes))
         self.totals = np.zeros(3)
         for start in range(0, self.adata.n_obs, ROWS):
             rows = slice(start, min(start + ROWS, self.adata.n_obs))
@@ -199,7 +196,8 @@ class Aligned:
             fault = not_counts(x.data)
             if fault:
                 raise ValueError(f"{self.where} {fault}{self._elsewhere()}")
-            x = x.astype(np.float32)
+            x = x.astype(np.float32)  # a copy
+            x.sum_duplicates()
             library_size = x @ self.match.identified.astype(np.float64)
             empty = np.flatnonzero(library_size == 0)
             if empty.size:
@@ -208,11 +206,25 @@ class Aligned:
                     f"genes (the first is {self.adata.obs_names[start + empty[0]]!r}): leave them out, for "
                     "example with scanpy.pp.filter_cells(adata, min_counts=1)"
                 )
-            counts = x @ move
+            counts = self._move(x)
             # of the arrays: a matrix would first sort its entries, which takes longer than all the rest
             totals = x.data.sum(dtype=np.float64), library_size.sum(), counts.data.sum(dtype=np.float64)
             self.totals += totals
             yield rows, counts, library_size
+
+    def _move(self, x: sp.csr_matrix) -> sp.csr_matrix:
+        """Bring columns into the vocabulary's order; add up those of one gene."""
+        import scipy.sparse as sp
+
+        place, shape = self.match.place, (x.shape[0], self.n_genes)
+        found = np.flatnonzero(place >= 0)
+        if found.size > self.match.measured.sum():
+            entries = np.ones(found.size, np.float32), (found, place[found])
+            return x @ sp.csr_matrix(entries, shape=(len(place), self.n_genes))
+        indices = place.astype(np.int32).take(x.indices)  # half the time of the product
+        kept = np.flatnonzero(indices >= 0)
+        indptr = np.searchsorted(kept, x.indptr)
+        return sp.csr_matrix((x.data.take(kept), indices.take(kept), indptr), shape)
 
     def report(self) -> dict[str, Any]:
         """Say how well the dataset and the vocabulary fit; counts are those read so far."""

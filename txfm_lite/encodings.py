@@ -1,24 +1,23 @@
 """How a cell becomes model input, model by model.
 
-Every function takes an AnnData of raw counts and returns an :class:`Encoding`: what one model is shown of
+Every function takes an AnnData of raw counts and returns an :class:`.Encoding`: what one model is shown of
 each cell, row by row. None looks at another cell, none drops a row, and whatever is random hangs on the
 cell's name and the seed alone. So a permutation of the cells permutes the rows, and no order of the columns
 is felt.
 
-=====================  ================================  =======================================  =========
-function               a gene's value becomes            of the cell's depth is left              random
-=====================  ================================  =======================================  =========
-:func:`geneformer`     its place in the order of         the length of the list                   no
-                       count / median in a corpus
-:func:`cell2sentence`  its place in the order            the length, unless cut                   ties
-:func:`genept` (-s)    its place in the order            the length, unless cut                   no
-:func:`genept` (-w)    the weight of its vector          nothing                                  no
-:func:`scgpt`          one of 50 bins of the order       the number of genes                      ties, cut
-:func:`scbert`         one of 6 bins of log2(1 + CP10k)  which genes fall below CP10k = 1         no
-:func:`scfoundation`   log(1 + CP10k)                    all: the total is a token of its own     no
-:func:`uce`            the chance to be drawn            nothing                                  draws
-:func:`txfm`           log(1 + 1e5 · share)              nothing but which genes are zero         genes
-=====================  ================================  =======================================  =========
+======================  ========================================  ===========================  =========
+function                a gene's value becomes                    of the cell's depth is left  random
+======================  ========================================  ===========================  =========
+:func:`.geneformer`     its place in the order of count / median  the length of the list       no
+:func:`.cell2sentence`  its place in the order of counts          the length, unless cut       ties
+:func:`.genept`, -s     its place in the order of counts          the length, unless cut       no
+:func:`.genept`, -w     the weight of its vector                  nothing                      no
+:func:`.scgpt`          one of 50 bins of that order              the length, unless cut       ties, cut
+:func:`.scbert`         one of 6 bins of log2(1 + CP10k)          which genes are below 1      no
+:func:`.scfoundation`   log(1 + CP10k)                            the total, in a token        no
+:func:`.uce`            its chance to be drawn                    nearly nothing               draws
+:func:`.txfm`           log(1 + 1e5 · count / total)              nothing                      genes
+======================  ========================================  ===========================  =========
 
 Three things are easily mistaken. scGPT's bins are quantiles of the cell's own values: a coarse rank encoding,
 which no monotone transformation of a cell changes. GenePT-w is linear in log-normalised values and no rank

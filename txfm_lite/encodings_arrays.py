@@ -58,25 +58,26 @@ def descending(
     ValueError
         If a value is negative or missing.
     """
-    return sorted_rows(values, divisor, threads=threads, device=device)[:2]
+    data, columns, indptr = _above_zero(values)
+    options = {"threads": threads, "device": device, "keep_values": False}
+    return indptr, sort_rows(data, columns, indptr, divisor, **options)[1]
 
 
-def sorted_rows(
-    values: sp.csr_matrix,
-    divisor: np.ndarray | None = None,
-    *,
-    threads: int | None = None,
-    device: str | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what :func:`descending` does, and the values in that order, float32, divided if so asked."""
-    if not (values.data >= 0).all():
-        raise ValueError("values holds negative or missing values: only what is above zero has a place")
-    if not values.data.all():
+def sorted_rows(values: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what :func:`descending` does, and the values in that order, float32."""
+    data, columns, indptr = _above_zero(values)
+    data, columns = sort_rows(data, columns, indptr)
+    return indptr, columns, data
+
+
+def _above_zero(values: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the entries above zero: float32 values, columns, int64 row bounds."""
+    if not (lowest := values.data.min(initial=1)) > 0:  # nor is nan
+        if lowest != 0:
+            raise ValueError("values holds negative or missing values: only what is above zero has a place")
         values = values.copy()
         values.eliminate_zeros()
-    data, indptr = values.data.astype(np.float32, copy=False), values.indptr.astype(np.int64)
-    data, columns = sort_rows(data, values.indices, indptr, divisor, threads=threads, device=device)
-    return indptr, columns, data
+    return values.data.astype(np.float32, copy=False), values.indices, values.indptr.astype(np.int64)
 
 
 def sort_rows(
@@ -87,7 +88,8 @@ def sort_rows(
     *,
     threads: int | None = None,
     device: str | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+    keep_values: bool = True,
+) -> tuple[np.ndarray | None, np.ndarray]:
     """Sort each row's values, highest first; equal ones by `low`, a number that is unique within a row.
 
     A value and its `low` become one 64-bit number: the bits of a positive float32, read as an integer, have
@@ -104,23 +106,26 @@ def sort_rows(
         Divide the value by ``divisor[low]`` before.
     threads, device
         As in :func:`descending`.
+    keep_values : bool
+        Return the values, too.
 
     Returns
     -------
-    values : ndarray, float32, shape (nnz,)
+    values : ndarray, float32, shape (nnz,), or None
     low : ndarray of int32, shape (nnz,)
         Both in the new order.
     """
     if divisor is not None:
         divisor = np.asarray(divisor, dtype=np.float32)
     if device is not None:
-        return _sort_rows_torch(data, low, indptr, divisor, device)
-    values, out = np.empty(len(data), np.float32), np.empty(len(data), np.int32)
+        return _sort_rows_torch(data, low, indptr, divisor, device, keep_values)
+    values = np.empty(len(data), np.float32) if keep_values else None
+    out = np.empty(len(data), np.int32)
 
     def sort(start: int) -> None:
         bounds = indptr[start : start + ROWS + 1]
         part = slice(bounds[0], bounds[-1])
-        value = data[part] if divisor is None else data[part] / divisor[low[part]]
+        value = data[part] if divisor is None else data[part] / divisor.take(low[part])
         halves = np.empty((len(value), 2), np.uint32)
         np.invert(value.view(np.uint32), out=halves[:, HIGH])
         halves[:, LOW] = low[part]
@@ -128,8 +133,9 @@ def sort_rows(
         at = (bounds - bounds[0]).tolist()
         for a, b in zip(at[:-1], at[1:], strict=True):
             keys[a:b].sort()  # other threads run meanwhile
-        values[part] = (~halves[:, HIGH]).view(np.float32)
         out[part] = halves[:, LOW]
+        if keep_values:
+            values[part] = (~halves[:, HIGH]).view(np.float32)
 
     starts = range(0, len(indptr) - 1, ROWS)
     threads = min(threads or min(os.cpu_count() or 1, 8), len(starts))
@@ -143,14 +149,20 @@ def sort_rows(
 
 
 def _sort_rows_torch(
-    data: np.ndarray, low: np.ndarray, indptr: np.ndarray, divisor: np.ndarray | None, device: str
-) -> tuple[np.ndarray, np.ndarray]:
+    data: np.ndarray,
+    low: np.ndarray,
+    indptr: np.ndarray,
+    divisor: np.ndarray | None,
+    device: str,
+    keep_values: bool,
+) -> tuple[np.ndarray | None, np.ndarray]:
     """Sort many rows as one long array of keys: the row's number, the inverted value, `low`."""
     import torch
 
     bits = int(low.max(initial=1)).bit_length()
     step = min(DEVICE_ROWS, 1 << (32 - bits))  # 32 bits for row and low, 31 for a value without its sign
-    values, out = np.empty(len(data), np.float32), np.empty(len(data), np.int32)
+    values = np.empty(len(data), np.float32) if keep_values else None
+    out = np.empty(len(data), np.int32)
     by = None if divisor is None else torch.from_numpy(divisor).to(device)
     for start in range(0, len(indptr) - 1, step):
         bounds = indptr[start : start + step + 1]
@@ -163,7 +175,9 @@ def _sort_rows_torch(
         key |= 0x7FFFFFFF - value.view(torch.int32).long()
         key = ((key << bits) | second).sort().values
         out[part] = (key & ((1 << bits) - 1)).int().cpu().numpy()
-        values[part] = (0x7FFFFFFF - (key >> bits & 0x7FFFFFFF)).int().view(torch.float32).cpu().numpy()
+        if keep_values:
+            value = 0x7FFFFFFF - (key >> bits & 0x7FFFFFFF)
+            values[part] = value.int().view(torch.float32).cpu().numpy()
     return values, out
 
 

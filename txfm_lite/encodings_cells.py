@@ -7,7 +7,8 @@ turns each piece into tokens; the pieces are joined, and it is counted what the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -144,8 +145,9 @@ def encode(
     cells = np.asarray(aligned.adata.obs_names, dtype=str)
     bounds, tokens, values, lost, empty = [np.zeros(1, dtype=np.int64)], [], [], [], []
     detected = 0
-    for rows, counts, library_size in aligned:
-        counts.eliminate_zeros()
+    for rows, counts, library_size in _ahead(aligned):
+        if not counts.data.all():
+            counts.eliminate_zeros()
         indptr, token, value, missing = rule(counts, library_size, cells[rows])
         bounds.append(indptr[1:].astype(np.int64) + bounds[-1][-1])
         tokens.append(token.astype(np.int32, copy=False))
@@ -179,26 +181,41 @@ def encode(
     )  # fmt: skip
 
 
+def _ahead(pieces: Iterable) -> Iterator:
+    """Yield the same, while a thread prepares the next."""
+    with ThreadPoolExecutor(1, thread_name_prefix="align") as thread:
+        iterator = iter(pieces)
+        ahead = thread.submit(next, iterator, None)
+        while (piece := ahead.result()) is not None:
+            ahead = thread.submit(next, iterator, None)
+            yield piece
+
+
 def cut(
     indptr: np.ndarray, longest: int | None, *arrays: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, *tuple[np.ndarray, ...]]:
     """Keep each row's first entries; return the new indptr, how many each row lost, and the arrays."""
     lengths = np.diff(indptr)
-    kept = lengths if longest is None else np.minimum(lengths, longest)
-    place = np.arange(indptr[-1]) - np.repeat(indptr[:-1], lengths)
-    keep = place < np.repeat(kept, lengths)
-    return np.append(0, np.cumsum(kept)), lengths - kept, *(a[keep] for a in arrays)
+    if longest is None or lengths.max(initial=0) <= longest:
+        return indptr, np.zeros_like(lengths), *arrays
+    kept = np.minimum(lengths, longest)
+    parts = [slice(a, a + k) for a, k in zip(indptr[:-1].tolist(), kept.tolist(), strict=True)]
+    shorter = (np.concatenate([array[part] for part in parts]) for array in arrays)
+    return np.append(0, np.cumsum(kept)), lengths - kept, *shorter
 
 
 def between(
     indptr: np.ndarray, array: np.ndarray, before: Sequence = (), after: Sequence = ()
 ) -> tuple[np.ndarray, np.ndarray]:
     """Put further entries, one or one per row, before and after those of a row; return indptr and array."""
-    lengths, extra = np.diff(indptr), len(before) + len(after)
+    extra = len(before) + len(after)
+    if not extra:
+        return indptr, array
     new = indptr + extra * np.arange(len(indptr))
     out = np.empty(new[-1], dtype=array.dtype)
-    inner = np.arange(len(array)) + np.repeat(extra * np.arange(len(lengths)) + len(before), lengths)
-    out[inner] = array
+    starts = (new[:-1] + len(before)).tolist()
+    for start, a, b in zip(starts, indptr[:-1].tolist(), indptr[1:].tolist(), strict=True):
+        out[start : start + b - a] = array[a:b]
     for i, entry in enumerate(before):
         out[new[:-1] + i] = entry
     for i, entry in enumerate(after):

@@ -68,8 +68,6 @@ def geneformer(
     ValueError
         If the dictionaries are of another version.
     """
-    import pandas as pd
-
     median, token = dictionaries(medians, tokens)
     if ("<cls>" in token) != (version == 2):
         has = "has" if "<cls>" in token else "lacks"
@@ -86,9 +84,9 @@ def geneformer(
         indptr, lost, columns = cut(indptr, longest, columns)
         return *between(indptr, ids[columns], before, after), None, lost
 
-    names = pd.Series("", index=range(int(token.max()) + 1))
+    names = np.full(token.max() + 1, "", dtype=object)
     names[token.to_numpy()] = token.index
-    return encode("Geneformer", aligned, rule, genes=names.to_numpy(str), ties="equal values by token")
+    return encode("Geneformer", aligned, rule, genes=names.astype(str), ties="equal values by token")
 
 
 def dictionaries(
@@ -122,7 +120,7 @@ def cell2sentence(
     seed: int | None = 0,
     layer: str | None = None,
 ) -> Encoding:
-    """Write each cell as its genes' names, highest first (Levine et al. 2024): :meth:`Encoding.sentences`.
+    """Write each cell as its genes' names, highest first (Levine et al. 2024): :meth:`.Encoding.sentences`.
 
     The values, log10(1 + to · count / total), are not part of the sentence; from them :func:`fit_sentences`
     learns the way back. Cell2Sentence leaves out cells with fewer than 200 genes and genes in fewer than 3
@@ -267,6 +265,8 @@ def genept(
         If not exactly one of `vectors` and `embed_text` is given, or `embed_text` does not return one row
         per text.
     """
+    import scipy.sparse as sp
+
     if (vectors is None) == (embed_text is None):
         raise ValueError("give either vectors (GenePT-w) or embed_text (GenePT-s)")
     if embed_text is not None:
@@ -275,9 +275,10 @@ def genept(
     table, n_all = vectors.to_numpy(np.float32), len(aligned.match.place)
 
     def rule(counts: sp.csr_matrix, library_size: np.ndarray, _: Sequence[str]) -> Rows:
-        x = log_normalise(counts, library_size, CP10K)
-        parts.append(weighted_mean(x, table, n_all))
-        return *sorted_rows(x), 0
+        indptr, columns, x = sorted_rows(log_normalise(counts, library_size, CP10K))
+        weights = sp.csr_matrix((x, columns, indptr), counts.shape)  # so that sums have one order, too
+        parts.append(weighted_mean(weights, table, n_all))
+        return indptr, columns, x, 0
 
     encoding = encode("GenePT-w", aligned, rule, ties="equal values weigh the same")
     return replace(encoding, vectors=np.concatenate(parts))

@@ -45,7 +45,7 @@ def scgpt(
     seed: int = 0,
     layer: str | None = None,
 ) -> Encoding:
-    """Put each cell's counts into bins of its own quantiles (Cui et al. 2024): :func:`quantile_bins`.
+    """Put each cell's counts into bins of its own quantiles (Cui et al. 2024): :func:`.quantile_bins`.
 
     The detected genes behind a class token. A cell with more genes than fit is shown a random draw of them;
     its bins are those of all. scGPT seeds neither draw. It does not normalise first, nor would that change a
@@ -82,7 +82,7 @@ def scgpt(
 def scbert(
     adata: AnnData, genes: Sequence[str] | None = None, *, n_bins: int = 5, layer: str | None = None
 ) -> Encoding:
-    """Put counts into bins that are the same for all cells (Yang et al. 2022): :func:`absolute_bins`.
+    """Put counts into bins that are the same for all cells (Yang et al. 2022): :func:`.absolute_bins`.
 
     All genes of the vocabulary are shown, those that are not measured as zeros, too, and a last token "<end>"
     that is always zero. CP10k below 1 is bin 0: a single count in a cell of more than 10,000 looks like none.
@@ -113,7 +113,7 @@ def scfoundation(
 
     Behind the detected genes stand "<T>", the log10 of the depth that the model is asked to imagine, and
     "<S>", that of the cell's total. Only values above zero are encoded: of a cell with a single count, S
-    drops out. :func:`soft_bins` is how the model reads a value. scFoundation takes the total of its own
+    drops out. :func:`.soft_bins` is how the model reads a value. scFoundation takes the total of its own
     19,264 genes; here it is that of all identified ones, as for every other model.
 
     Parameters
@@ -274,7 +274,7 @@ def decode(encoding: Encoding) -> sp.csr_matrix:
     """Read back from an encoding what it kept of the counts, float64, shape (n, G), special tokens left out.
 
     scFoundation keeps all: counts = (e^x - 1) · 10^S / 1e4. TxFM keeps shares: counts / total. scBERT keeps
-    the lower edge of a bin: CP10k of at least 2^bin - 1. For sentences see :func:`fit_sentences`; from the
+    the lower edge of a bin: CP10k of at least 2^bin - 1. For sentences see :func:`.fit_sentences`; from the
     other encodings no value comes back.
 
     Raises
