@@ -216,6 +216,10 @@ def test_geneformer_of_the_second_version(adata):
     }
     with pytest.raises(ValueError, match="version = 1, but the token dictionary has <cls>"):
         encodings.geneformer(adata, MEDIANS, tokens)
+    with pytest.raises(ValueError, match="version = 3: should be 1 or 2"):
+        encodings.geneformer(adata, MEDIANS, tokens, version=3)
+    with pytest.raises(ValueError, match=f"medians of {ENSEMBL[7]} and others are not above zero"):
+        encodings.geneformer(adata, MEDIANS | {ENSEMBL[7]: 0.0}, TOKENS)
     first = ENCODERS["geneformer"](adata, longest=8)
     second = encodings.geneformer(adata, MEDIANS, tokens, version=2, longest=10)
     for i in range(30):
@@ -686,6 +690,11 @@ def test_a_cell_without_a_gene_that_the_model_knows(adata, caplog):
         assert f"1 cells have no gene that {name} knows, for example 'cell4'" in caplog.text
     assert found["cell2sentence"][0].sentences()[4] == "" and not found["GenePT-w"][0].vectors[4].any()
     assert not found["scBERT"][0].padded()[1][4].any() and not found["TxFM"][0].padded()[1][4].any()
+
+
+def test_a_vocabulary_with_a_gene_twice(adata):
+    with pytest.raises(ValueError, match="the vocabulary lists 'G03' more than once"):
+        encodings.uce(adata, pd.concat([POSITIONS, POSITIONS.iloc[3:5]]))
 
 
 def test_a_dataset_that_was_hardly_understood(adata, caplog):

@@ -80,11 +80,13 @@ def match_genes(var: pd.DataFrame, genes: Sequence[str] | None = None) -> GeneMa
     Raises
     ------
     ValueError
-        If none of the names leads to a gene of the vocabulary.
+        If none of the names leads to a gene of the vocabulary, or it lists a gene twice.
     """
     import pandas as pd
 
     vocabulary, resolver = None if genes is None else pd.Index(genes), None
+    if genes is not None and not vocabulary.is_unique:
+        raise ValueError(f"the vocabulary lists {vocabulary[vocabulary.duplicated()][0]!r} more than once")
     ensembl = genes is not None and len(genes) and all(str(g).startswith("ENSG") for g in genes)
     by = "ensembl_id" if ensembl else "gene"
     if "matched" in var and (by == "gene" or by in var):

@@ -66,9 +66,11 @@ def geneformer(
     Raises
     ------
     ValueError
-        If the dictionaries are of another version.
+        If the dictionaries are of another version, or a median is not above zero.
     """
     median, token = dictionaries(medians, tokens)
+    if version not in (1, 2):
+        raise ValueError(f"version = {version}: should be 1 or 2")
     if ("<cls>" in token) != (version == 2):
         has = "has" if "<cls>" in token else "lacks"
         raise ValueError(f"version = {version}, but the token dictionary {has} <cls>: it is of another one")
@@ -77,6 +79,8 @@ def geneformer(
     token = token.astype(np.int32).sort_values()  # ties by column are ties by token
     known = token[token.index.isin(median.index)]
     ids, divisor = known.to_numpy(), median[known.index].to_numpy()
+    if not (divisor > 0).all():
+        raise ValueError(f"medians of {known.index[~(divisor > 0)][0]} and others are not above zero")
     aligned = Aligned(adata, known.index, layer)
 
     def rule(counts: sp.csr_matrix, *_: Any) -> Rows:
@@ -247,8 +251,8 @@ def genept(
     """Embed each cell by what is written about its genes (Chen and Zou 2025): ``vectors`` of the result.
 
     GenePT-w, given `vectors`: z = (1 / G) Σ x_g E_g with x = log(1 + CP10k) and G all genes of the dataset;
-    one without a vector counts as zeros. GenePT-s, given `embed_text`: a text model reads the genes' names,
-    highest first, behind a line that says so.
+    one without a vector counts as zeros, and the length of z is left as it is. GenePT-s, given `embed_text`:
+    a text model reads the genes' names, highest first, behind a line that says so.
 
     Parameters
     ----------

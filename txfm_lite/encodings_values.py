@@ -97,9 +97,7 @@ def scbert(
 
     names = np.append(aligned.match.genes, "<end>")
     everywhere = np.arange(len(names), dtype=np.int32)
-    return encode(
-        "scBERT", aligned, rule, genes=names, everywhere=everywhere, ties="equal values share a bin"
-    )
+    return encode("scBERT", aligned, rule, genes=names, everywhere=everywhere, ties=SHARED)
 
 
 def scfoundation(
@@ -249,8 +247,9 @@ def txfm(
     """Show log(1 + 1e5 · count / total) of measured genes, zeros included.
 
     In training each sample is shown another random draw of its genes. The paper does not say which are shown
-    afterwards. Here, as in :func:`txfm_lite.embed.embed`, all that the dataset measures or one draw for all
-    cells; what that does beyond for panels of few genes is not part of the encoding.
+    afterwards. Here it is all that the dataset measures, or one draw for all cells, as in
+    :func:`txfm_lite.embed.embed`. That one also corrects the totals of panels of few genes, by what a trained
+    model expects; this does not.
 
     Parameters
     ----------
