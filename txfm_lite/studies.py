@@ -102,8 +102,7 @@ def cell_types(data: str = "real") -> dict[str, AnnData]:
     large = {name: "main" for name in LARGE_CELL_TYPES if not files.missing(name)}
     found = {name: datasets.load(name, part) for name, part in (CELL_TYPES | large).items()}
     for name, adata in found.items():
-        adata.X.data = adata.X.data.round()
-        adata.X.eliminate_zeros()
+        _rounded(adata)
         if name in large:
             adata.obs["batch"] = (
                 adata.obs["batch"].astype(str).str.replace(r"(?i)(indrop)\d", r"\1", regex=True)
@@ -142,3 +141,96 @@ def screen(adata: AnnData) -> AnnData:
     adata.obs["perturbation"] = adata.obs["perturbation"].str.removesuffix("_TSS")
     n_controls = adata.obs.groupby("batch")["is_control"].transform("sum")
     return adata[(n_controls >= 2).to_numpy()].copy()
+
+
+#: Study -> part: whole transcriptomes and panels in which an encoding is disturbed.
+DISTURBED = CELL_TYPES | {"pbmc3k_annotated": "main"}
+#: Names of one cell type in different studies of blood.
+BLOOD = {
+    "CD4 T": ("CD4 T cells", "Naive CD4 T", "Memory CD4 T", "CD4+ T Helper2", "CD4+/CD45RO+ Memory",
+              "CD4+/CD25 T Reg", "CD4+/CD45RA+/CD25- Naive T"),
+    "CD8 T": ("CD8 T cells", "CD8 T", "CD8+ Cytotoxic T", "CD8+/CD45RA+ Naive Cytotoxic"),
+    "B": ("B cells", "B", "CD19+ B"),
+    "NK": ("NK cells", "NK", "CD56+ NK"),
+    "CD14 monocyte": ("CD14+ Monocytes", "CD14+ Mono", "CD14+ Monocyte"),
+    "CD16 monocyte": ("FCGR3A+ Monocytes", "FCGR3A+ Mono"),
+}  # fmt: skip
+BLOOD_STUDIES = ("pbmc_facs_zheng", "pbmc3k_annotated", "pbmc4k_v2_2000", "kang_ifnb")
+
+
+def disturbed(data: str = "real", most: int = 1000, seed: int = 0) -> dict[str, AnnData]:
+    """Load the studies in which encodings are disturbed, at most so many cells each; `data` as above.
+
+    Types with fewer than ten cells are left out, and the more frequent ones make room for the rarer.
+    Estimated counts are rounded.
+    """
+    from .robustness import balanced
+
+    chosen = SIMULATED_HELD_OUT if stand_ins(data) else DISTURBED
+    found = {name: _rounded(datasets.load(name, part)) for name, part in chosen.items()}
+    for name, adata in found.items():
+        often = adata.obs["cell_type"].map(adata.obs["cell_type"].value_counts()).astype(float) >= 10
+        adata = adata[often.to_numpy()]
+        found[name] = adata[balanced(adata.obs["cell_type"].astype(str).to_numpy(), most, seed)].copy()
+    return found
+
+
+def families(data: str = "real") -> dict[str, dict[str, AnnData]]:
+    """Load families of studies of the same cell types, by other chemistries or laboratories; `data` as above.
+
+    Cell types have common names within a family. The simulated family has three studies that share types.
+    """
+    if stand_ins(data):
+        names = ("simulated_a", "simulated_b", "simulated_f")
+        return {"simulated": {name: datasets.load(name) for name in names}}
+    lines = datasets.load("sc_mixology", "single_cells")
+    by_chemistry = datasets.load("pbmc_3tech_symphony")
+    pancreas = _rounded(datasets.load("pancreas_3batch_cepo"))
+    blood = {name: datasets.load(name) for name in BLOOD_STUDIES}
+    common = {theirs: ours for ours, names in BLOOD.items() for theirs in names}
+    for name, adata in blood.items():
+        adata = adata[adata.obs["cell_type"].isin(common).to_numpy()].copy()
+        adata.obs["cell_type"] = adata.obs["cell_type"].astype(str).map(common)
+        blood[name] = adata
+    return {
+        "lung lines": _split(lines, "technology") | {"10x": datasets.load("sc_mixology_10x_hvg")},
+        "blood, chemistries": _split(by_chemistry, "batch"),
+        "blood, laboratories": blood,
+        "pancreas": _split(pancreas, "batch"),
+    }
+
+
+def known_amounts(data: str = "real") -> dict[str, AnnData]:
+    """Load mixtures of known amounts of RNA, ``obs["amount"]`` in pg and ``obs["mixture"]``; `data` as above.
+
+    The simulated stand-in is one study in two depths, with cell types for mixtures.
+    """
+    import anndata
+
+    if not stand_ins(data):
+        found = {part: datasets.load("sc_mixology", part) for part in ("RNAmix_celseq2", "RNAmix_sortseq")}
+        for adata in found.values():
+            adata.obs["amount"] = adata.obs["mRNA_amount"].astype(str)
+            adata.obs["mixture"] = adata.obs["mix"].astype(str)
+        return found
+    from .robustness import thin
+
+    adata = datasets.load("simulated_f")
+    adata.obs["mixture"] = adata.obs["cell_type"].astype(str)
+    half = adata.copy()
+    half.X = thin(adata.X.tocsr(), 0.3)
+    both = anndata.concat({"30": adata, "9": half}, label="amount", index_unique="-", merge="same")
+    both.uns["source"] = adata.uns["source"]
+    return {"simulated_f": both}
+
+
+def _split(adata: AnnData, column: str) -> dict[str, AnnData]:
+    return {
+        str(name): adata[(adata.obs[column] == name).to_numpy()].copy() for name in adata.obs[column].unique()
+    }
+
+
+def _rounded(adata: AnnData) -> AnnData:
+    adata.X.data = adata.X.data.round()
+    adata.X.eliminate_zeros()
+    return adata
