@@ -6,6 +6,7 @@ way; ``notebook.banner()`` tells the reader which ones.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -155,18 +156,22 @@ BLOOD = {
     "CD14 monocyte": ("CD14+ Monocytes", "CD14+ Mono", "CD14+ Monocyte"),
     "CD16 monocyte": ("FCGR3A+ Monocytes", "FCGR3A+ Mono"),
 }  # fmt: skip
+SIMULATED_FAMILY = ("simulated_a", "simulated_b", "simulated_f")
 BLOOD_STUDIES = ("pbmc_facs_zheng", "pbmc3k_annotated", "pbmc4k_v2_2000", "kang_ifnb")
 
 
-def disturbed(data: str = "real", most: int = 1000, seed: int = 0) -> dict[str, AnnData]:
+def disturbed(
+    data: str = "real", only: Iterable[str] | None = None, most: int = 500, seed: int = 0
+) -> dict[str, AnnData]:
     """Load the studies in which encodings are disturbed, at most so many cells each; `data` as above.
 
     Types with fewer than ten cells are left out, and the more frequent ones make room for the rarer.
-    Estimated counts are rounded.
+    Estimated counts are rounded. `only` names the studies to load, by default all of :data:`DISTURBED`.
     """
     from .robustness import balanced
 
     chosen = SIMULATED_HELD_OUT if stand_ins(data) else DISTURBED
+    chosen = {name: part for name, part in chosen.items() if only is None or name in only}
     found = {name: _rounded(datasets.load(name, part)) for name, part in chosen.items()}
     for name, adata in found.items():
         often = adata.obs["cell_type"].map(adata.obs["cell_type"].value_counts()).astype(float) >= 10
@@ -175,29 +180,38 @@ def disturbed(data: str = "real", most: int = 1000, seed: int = 0) -> dict[str, 
     return found
 
 
-def families(data: str = "real") -> dict[str, dict[str, AnnData]]:
+def families(data: str = "real", only: Iterable[str] | None = None) -> dict[str, dict[str, AnnData]]:
     """Load families of studies of the same cell types, by other chemistries or laboratories; `data` as above.
 
-    Cell types have common names within a family. The simulated family has three studies that share types.
+    "lung lines", "blood, chemistries", "blood, laboratories" and "pancreas", or those that `only` names. Cell
+    types have common names within a family.
     """
     if stand_ins(data):
-        names = ("simulated_a", "simulated_b", "simulated_f")
-        return {"simulated": {name: datasets.load(name) for name in names}}
-    lines = datasets.load("sc_mixology", "single_cells")
-    by_chemistry = datasets.load("pbmc_3tech_symphony")
-    pancreas = _rounded(datasets.load("pancreas_3batch_cepo"))
-    blood = {name: datasets.load(name) for name in BLOOD_STUDIES}
-    common = {theirs: ours for ours, names in BLOOD.items() for theirs in names}
-    for name, adata in blood.items():
-        adata = adata[adata.obs["cell_type"].isin(common).to_numpy()].copy()
-        adata.obs["cell_type"] = adata.obs["cell_type"].astype(str).map(common)
-        blood[name] = adata
-    return {
-        "lung lines": _split(lines, "technology") | {"10x": datasets.load("sc_mixology_10x_hvg")},
-        "blood, chemistries": _split(by_chemistry, "batch"),
-        "blood, laboratories": blood,
-        "pancreas": _split(pancreas, "batch"),
+        return {"simulated": {name: datasets.load(name) for name in SIMULATED_FAMILY}}
+    made = {
+        "lung lines": lambda: (
+            _split("sc_mixology", "technology") | {"10x": datasets.load("sc_mixology_10x_hvg")}
+        ),
+        "blood, chemistries": lambda: _split("pbmc_3tech_symphony", "batch"),
+        "blood, laboratories": lambda: {name: _common_names(datasets.load(name)) for name in BLOOD_STUDIES},
+        "pancreas": lambda: _split("pancreas_3batch_cepo", "batch"),
     }
+    return {name: make() for name, make in made.items() if only is None or name in only}
+
+
+def _split(name: str, column: str) -> dict[str, AnnData]:
+    """Load a study and return the parts that differ in a column of ``obs``."""
+    adata = _rounded(datasets.load(name))
+    values = adata.obs[column].astype(str)
+    return {value: adata[(values == value).to_numpy()].copy() for value in values.unique()}
+
+
+def _common_names(adata: AnnData) -> AnnData:
+    """Keep the cells whose type :data:`BLOOD` knows, under its names."""
+    common = {theirs: ours for ours, names in BLOOD.items() for theirs in names}
+    found = adata[adata.obs["cell_type"].isin(common).to_numpy()].copy()
+    found.obs["cell_type"] = found.obs["cell_type"].astype(str).map(common)
+    return found
 
 
 def known_amounts(data: str = "real") -> dict[str, AnnData]:
@@ -222,12 +236,6 @@ def known_amounts(data: str = "real") -> dict[str, AnnData]:
     both = anndata.concat({"30": adata, "9": half}, label="amount", index_unique="-", merge="same")
     both.uns["source"] = adata.uns["source"]
     return {"simulated_f": both}
-
-
-def _split(adata: AnnData, column: str) -> dict[str, AnnData]:
-    return {
-        str(name): adata[(adata.obs[column] == name).to_numpy()].copy() for name in adata.obs[column].unique()
-    }
 
 
 def _rounded(adata: AnnData) -> AnnData:
