@@ -72,8 +72,9 @@ def changes(adata: AnnData, encoding: str, seed: int = 0) -> list[dict[str, Any]
     for metric, (values, unseen) in columns.items():
         for name in [*range(1, DECILES + 1), "all"]:
             of = values[~np.isnan(values) & ((decile == name) | (name == "all"))]
-            middle = of.mean() if metric == "unseen twofold" else np.median(of)
-            value = min(middle, LARGEST) if len(of) else np.nan
+            value = np.nan
+            if len(of):
+                value = of.mean() if metric == "unseen twofold" else min(np.median(of), LARGEST)
             ceiling = 0 if metric == "unseen twofold" else 1
             rows.append(
                 partial(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import fold_changes, robustness
+from .. import fold_changes, robustness, similarity
 from . import mixing
 from .scores import partial
 from .transfer import POOL, SHARES, arrays
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LISTED = 100  # genes at the top of a list
 LOOKED_AT = 200  # cells, for what goes through them one by one
 SPARSITIES = (0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
-PAIRED = 300  # cells, for all their pairs
+PAIRED = 200  # cells, for all their pairs
 #: Measure of two cells -> what it does with zeros.
 MEASURES = {
     "raw counts": "Euclidean distance of counts",
@@ -178,7 +178,7 @@ def one_molecule(adata: AnnData, encoding: str, seed: int = 0) -> list[dict[str,
 
 
 def dose(adata: AnnData, measure: str, seed: int = 0) -> list[dict[str, Any]]:
-    """Thin up to 300 cells to rising sparsities and ask whether cells of one type stay the more alike.
+    """Thin up to 200 cells to rising sparsities and ask whether cells of one type stay the more alike.
 
     Parameters
     ----------
@@ -222,23 +222,21 @@ def alikeness(measure: str, counts: sp.csr_matrix, medians: np.ndarray) -> np.nd
         For an unknown measure.
     """
     from scipy.stats import rankdata
-    from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
 
     if measure not in MEASURES:
         raise ValueError(f"no measure is called {measure!r}; there are {', '.join(MEASURES)}")
+    if measure == "ranks, zeros tied":
+        return similarity.Spearman(counts).matrix()
     if measure == "ranks, zeros dropped":
         return _shared_correlation(counts)
-    if measure.startswith("ranks"):
+    if measure == "ranks, zeros by median":
+        absent = -1 - rankdata(-np.nan_to_num(medians)) / len(medians)  # in [-2, -1), best median highest
         dense = counts.toarray().astype(np.float64)
-        if measure == "ranks, zeros by median":
-            absent = -1 - rankdata(-np.nan_to_num(medians)) / len(medians)  # in (-2, -1), best median highest
-            dense = np.where(dense > 0, dense, absent)
-        ranks = rankdata(dense, axis=1)
-        ranks -= ranks.mean(axis=1, keepdims=True)
-        return _divided(ranks @ ranks.T, np.outer(*[np.linalg.norm(ranks, axis=1)] * 2))
-    x = robustness.matrix("raw counts" if measure == "raw counts" else "log counts", counts).toarray()
-    x = x.astype(np.float64)
-    return cosine_similarity(x) if measure == "log counts, cosine" else -euclidean_distances(x)
+        return similarity.Spearman(np.where(dense > 0, dense, absent)).matrix()
+    x = robustness.matrix("raw counts" if measure == "raw counts" else "log counts", counts)
+    if measure == "log counts, cosine":
+        return similarity.Cosine(x).matrix()
+    return -similarity.Euclid(x).matrix()
 
 
 def _shared_correlation(counts: sp.csr_matrix) -> np.ndarray:
