@@ -1,6 +1,7 @@
 """The store of experiments: what is there is not run again; changes by decile; the families of studies."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 
@@ -10,7 +11,7 @@ from txfm_lite.evaluate import experiments, scores
 
 @pytest.fixture(scope="module")
 def simulated():
-    return studies.disturbed("simulated", 60)
+    return studies.disturbed("simulated", most=60)
 
 
 def test_runs_are_stored_once_and_read_back(simulated, tmp_path, monkeypatch):
@@ -50,7 +51,7 @@ def test_deciles_share_ties():
 
 
 def test_matrices_are_what_the_models_are_shown():
-    adata = studies.disturbed("simulated", 12)["simulated_f"]
+    adata = studies.disturbed("simulated", most=12)["simulated_f"]
     genes = np.sort(adata.var_names.to_numpy(str))
     counts = adata[:, genes].X.tocsr()
     shown = {
@@ -101,3 +102,31 @@ def test_every_claim_on_rank_robustness_has_an_experiment():
             assert name in experiments.EXPERIMENTS
             models = experiments.EXPERIMENTS[name][1]
             assert claim.compare["ours"]["model"] in models
+
+
+def test_means_and_differences_pair_what_belongs_together():
+    rows = pd.DataFrame(
+        [
+            {
+                "dataset": d,
+                "seed": s,
+                "model": m,
+                "metric": "x",
+                "variant": v,
+                "value": i + 0.1 * s + k,
+                "null": 0,
+            }
+            for i, d in enumerate("abc")
+            for s in (0, 1)
+            for k, m in enumerate(("one", "two"))
+            for v in ("low", "high")
+        ]
+    )
+    mean = experiments.means(rows, "x")
+    assert list(mean.index) == [("one", "low"), ("one", "high"), ("two", "low"), ("two", "high")]
+    assert mean.loc[("one", "low"), "value"] == pytest.approx(1.05)
+    assert mean.loc[("one", "low"), "low"] < 0.8 and mean.loc[("one", "low"), "high"] > 1.3
+    assert list(experiments.means(rows, "x", ["two"]).index.unique("model")) == ["two"]
+    paired = experiments.differences(rows, "x", "two", "one")
+    assert np.allclose(paired, 1) and list(paired.index) == ["low", "high"]  # datasets differ, pairs do not
+    assert experiments.differences(rows, "x", "two", "three").empty

@@ -12,7 +12,7 @@ from txfm_lite.evaluate import noise, scores
 
 @pytest.fixture(scope="module")
 def simulated():
-    return studies.disturbed("simulated", 60)["simulated_f"]
+    return studies.disturbed("simulated", most=60)["simulated_f"]
 
 
 def value(rows, metric, variant):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import fold_changes, results, robustness
+from .. import fold_changes, ledger, results, robustness
 from . import noise, scores, suite, transfer
 from .scores import partial
 from .transfer import arrays
@@ -177,3 +177,46 @@ def run(
     frame = results.read(study, folder)
     wanted = frame["model"].isin(models) & frame["seed"].isin(seeds) & frame["dataset"].isin(data)
     return frame[wanted].reset_index(drop=True)
+
+
+def means(rows: pd.DataFrame, metric: str, models: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return a metric's mean over datasets with its 95 % interval, for each model and variant.
+
+    The bootstrap is the ledger's: it draws datasets, then seeds within each.
+
+    Returns
+    -------
+    DataFrame, indexed by model and variant in the order of the rows
+        Columns `value`, `low`, `high`, `null`.
+    """
+    import pandas as pd
+
+    of = rows[(rows["metric"] == metric) & (models is None or rows["model"].isin(models or []))]
+    found = {}
+    for key, group in of.groupby(["model", "variant"], sort=False):
+        pairs = group.set_index(["dataset", "seed"])[["value"]].dropna().set_axis(["a"], axis=1).assign(b=0.0)
+        spread = ledger.interval(pairs, "difference") if len(pairs) else (np.nan,) * 3
+        found[key] = (*spread, group["null"].mean())
+    index = pd.MultiIndex.from_tuples(found, names=["model", "variant"])
+    return pd.DataFrame(found.values(), index=index, columns=["value", "low", "high", "null"])
+
+
+def differences(rows: pd.DataFrame, metric: str, ours: str, against: str) -> pd.DataFrame:
+    """Return the paired difference of two models with its 95 % interval, for each variant.
+
+    Returns
+    -------
+    DataFrame, indexed by variant
+        Columns `value`, `low`, `high`.
+    """
+    import pandas as pd
+
+    of = rows[rows["metric"] == metric]
+    found = {}
+    for variant, group in of.groupby("variant", sort=False):
+        wide = group.pivot(index=["dataset", "seed"], columns="model", values="value")
+        if {ours, against} <= set(wide):
+            pairs = wide[[ours, against]].set_axis(["a", "b"], axis=1).dropna()
+            if len(pairs):
+                found[variant] = ledger.interval(pairs, "difference")
+    return pd.DataFrame.from_dict(found, orient="index", columns=["value", "low", "high"])
