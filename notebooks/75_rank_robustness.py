@@ -77,6 +77,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from anndata import AnnData
 from IPython.display import display
 
 from txfm_lite import (
@@ -349,16 +350,15 @@ def txfm_model() -> TxFM | str:
     return TxFM(config, adata.var_names.tolist()).eval()
 
 
-copies = adata[np.full(len(molecules), cell)].copy()
-copies.obs_names_make_unique()
-copies.X = series
+copies = AnnData(series, var=adata.var)
+copies.uns["source"] = adata.uns["source"]
 moved = {
     name: robustness.matrix(name, series, medians, seed=None).toarray()
     for name in ("Geneformer", "cell2sentence", "scGPT", "scBERT", "log counts")
 } | {"TxFM": embed(copies, txfm_model(), seed=cfg.seed)}
 start = int(np.argmin(np.abs(molecules - count)))
 
-# %% mystnb={"figure": {"caption": "One gene of one cell is given more or fewer molecules: distance of the cell's encoding, and of TxFM's embedding, from the original, each as a share of its largest.", "name": "fig-staircase"}, "image": {"alt": "Six small panels of distance against the fold change of one gene: staircases with flat steps for Geneformer, cell2sentence, scGPT and scBERT, smooth valleys for log counts and TxFM."}}
+# %% mystnb={"figure": {"caption": "One gene of one cell is given more or fewer molecules: distance of the cell's encoding, and of TxFM's embedding, from the original, each as a share of its largest.", "name": "fig-staircase"}, "image": {"alt": "Six small panels of distance against the fold change of one gene: wide flat steps for scGPT and scBERT, small ones for Geneformer and cell2sentence, smooth valleys for log counts and TxFM."}}
 fig, axes = plt.subplots(2, 3, figsize=(7, 4.2), sharex=True, sharey=True)
 for ax, (name, values) in zip(axes.ravel(), moved.items(), strict=True):
     distance = np.linalg.norm(values - values[start], axis=1)
@@ -366,7 +366,7 @@ for ax, (name, values) in zip(axes.ravel(), moved.items(), strict=True):
         molecules / count,
         distance / max(distance.max(), 1e-12),
         color=plots.colour(name),
-        marker=plots.marker(name),
+        marker=".",
         ms=4,
         lw=1,
     )
@@ -409,7 +409,7 @@ changes = experiment("x6")
 deciles = [f"{k}" for k in range(1, experiments.DECILES + 1)]
 fig, axes = plt.subplots(1, 2, figsize=(7, 3.8))
 for ax, metric in zip(axes, ("up, whole", "unseen twofold"), strict=True):
-    found = experiments.means(changes, metric)["value"]
+    found = experiments.means(changes, metric)["value"].clip(upper=16)
     for name in robustness.KINDS:
         ax.plot(
             range(1, 11),
@@ -420,6 +420,8 @@ for ax, metric in zip(axes, ("up, whole", "unseen twofold"), strict=True):
             label=name,
         )
     ax.set_xlabel(plots.label("count in the cell", "decile"))
+axes[0].set_yscale("log", base=2)
+axes[0].set_yticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "none"])
 axes[0].set_ylabel(plots.label("smallest visible change", "factor"))
 axes[1].set_ylabel(plots.label("doubling not seen", "share of genes"))
 fig.legend(
@@ -497,7 +499,7 @@ for ax, name in zip(axes.ravel(), panels, strict=False):
         look = dict(color=plots.colour(part), marker=plots.marker(part), ms=8)
         ax.plot(values, np.full(len(values), y), ls="none", **look)
     ax.axvline(of["null"].mean(), color="black", ls=":", lw=1)
-    ax.set_title(name.split("_")[0], fontsize=9)
+    ax.set_title(name.replace("_", " "), fontsize=8)
     ax.set_ylim(-0.6, len(transfer.PARTS) - 0.4)
 axes[0, 0].set_yticks(range(len(transfer.PARTS)), list(reversed(transfer.PARTS)))
 fig.supxlabel(plots.label("accuracy", "mean of types"), fontsize=10)

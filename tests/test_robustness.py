@@ -103,6 +103,13 @@ def test_equal_counts_come_in_random_order_and_others_do_not():
     assert (bins[:, 0] == 50).all() and np.ptp(bins[:, 1]) > 20
 
 
+def test_mean_places_are_the_mean_of_random_ones(counts):
+    many = np.mean([robustness.matrix("cell2sentence", counts, seed=s).toarray() for s in range(400)], axis=0)
+    assert np.abs(many - robustness.mean_places(counts).toarray()).max() < 0.1
+    ranks = rankdata(counts.toarray()[3][counts.toarray()[3] > 0])
+    np.testing.assert_allclose(robustness.mean_places(counts)[3].data, ranks / len(ranks), rtol=1e-6)
+
+
 def test_monotone_changes_within_a_cell_leave_orders_and_per_cell_bins(counts):
     squared = counts.copy()
     squared.data = squared.data**2

@@ -42,6 +42,7 @@ MODELS: dict[str, tuple[str, str]] = {
     "ranks, zeros by median": (_GREEN, "$M$"),
     "presence": (_ORANGE, "$P$"),  # parts of the input
     "ranks of detected": (_SKY, "$R$"),
+    "ranks of detected, ties shared": (_GREEN, "$r$"),
     "presence + ranks": (_BLUE, "$+$"),
     "GSFM": (_GREEN, "h"),
     "scrambled": (_BLACK, "+"),

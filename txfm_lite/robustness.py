@@ -261,6 +261,17 @@ def order(
     return indptr, shuffle_ties(*found, indptr, generators(names, seed))[1]
 
 
+def mean_places(counts: sp.csr_matrix) -> sp.csr_matrix:
+    """Return places as :func:`matrix` has them for "cell2sentence", but equal counts share the mean of theirs."""
+    from scipy.stats import rankdata
+
+    found = counts.astype(np.float32)  # a copy
+    found.eliminate_zeros()
+    for a, b in zip(found.indptr[:-1], found.indptr[1:], strict=True):
+        found.data[a:b] = rankdata(found.data[a:b]) / max(b - a, 1)
+    return found
+
+
 def with_median(counts: sp.csr_matrix, medians: np.ndarray) -> sp.csr_matrix:
     """Return the counts, float32, without those of genes that have no median."""
     kept = counts.astype(np.float32)  # a copy

@@ -30,6 +30,7 @@ STUDY = "rank-robustness"
 ENCODINGS = tuple(robustness.KINDS)
 DECILES = 10
 RAISED = 300  # cells in which one gene is doubled
+LARGEST = 16.0  # factor: what needs more, or never shows, counts as this
 
 
 def changes(adata: AnnData, encoding: str, seed: int = 0) -> list[dict[str, Any]]:
@@ -47,7 +48,7 @@ def changes(adata: AnnData, encoding: str, seed: int = 0) -> list[dict[str, Any]
     list of dict
         Partial rows by decile of a detected gene's count within its cell ("1" the lowest ... "10", and
         "all"), medians over genes and cells: "fold change up" and "fold change down", the factors of
-        :func:`txfm_lite.fold_changes.minimum_fold_changes`; "up, whole" and "down, whole", those of whole
+        :func:`txfm_lite.fold_changes.minimum_fold_changes`, at most 16; "up, whole" and "down, whole", those of whole
         molecules; "unseen twofold", the share of genes that can be doubled unseen. And, for one detected gene
         per cell, doubled, the shares of the others that changed ("others changed") and that moved in the list
         ("others moved"), variants "any" and "top", a gene at random and the one with the most molecules.
@@ -92,9 +93,6 @@ def changes(adata: AnnData, encoding: str, seed: int = 0) -> list[dict[str, Any]
         for metric, values in zip(("others changed", "others moved"), found, strict=True):
             rows.append(partial(metric, values.mean(), variant=name, null=1, ceiling=0, n=len(values)))
     return rows
-
-
-LARGEST = 1e6  # what is stored for "no factor is enough"
 
 
 def deciles(counts: Any) -> np.ndarray:

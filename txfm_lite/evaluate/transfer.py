@@ -27,7 +27,10 @@ FEWEST = 10  # cells of a type in either study, for the type to be asked for
 MOST = 250  # cells of a study that train, and that are asked for
 POOL = 20  # cells in a profile as deep as bulk
 #: Parts of the input, whose probes tell where the cell type lies.
-PARTS = ("presence", "ranks of detected", "presence + ranks", "raw counts", "log counts")
+PARTS = (
+    *("presence", "ranks of detected", "ranks of detected, ties shared", "presence + ranks"),
+    *("raw counts", "log counts"),
+)
 SHARES = (0.9, 0.75, 0.5, 0.25, 0.1)  # of a cell's molecules that are kept
 
 
@@ -234,7 +237,8 @@ def decomposition(adata: AnnData, part: str, seed: int = 0) -> list[dict[str, An
     """Ask a probe that sees part of the input: which genes are there, or how those are ordered.
 
     "ranks of detected" are places among the cell's detected genes, less the gene's mean place in those
-    training cells that have it; a gene that is absent is at its mean, so that absence shows nowhere.
+    training cells that have it; a gene that is absent is at its mean, so that absence shows nowhere. Equal
+    counts come in random order there, as in a sentence, or share their mean place.
 
     Parameters
     ----------
@@ -252,7 +256,12 @@ def decomposition(adata: AnnData, part: str, seed: int = 0) -> list[dict[str, An
     if part in ("raw counts", "log counts"):
         x, prepare = robustness.matrix(part, counts), None
     else:
-        x = robustness.matrix("cell2sentence", counts, seed=seed)
+        shared = part == "ranks of detected, ties shared"
+        x = (
+            robustness.mean_places(counts)
+            if shared
+            else robustness.matrix("cell2sentence", counts, seed=seed)
+        )
 
         def prepare(train: np.ndarray) -> tuple[Any, dict[str, Any]]:
             own = part_of(part, x, train)
@@ -263,11 +272,11 @@ def decomposition(adata: AnnData, part: str, seed: int = 0) -> list[dict[str, An
 
 
 def part_of(part: str, places: sp.csr_matrix, train: np.ndarray) -> sp.csr_matrix:
-    """Return "presence", "ranks of detected" or both side by side, from places that are 0 if absent."""
+    """Return presence, ranks of detected genes or both side by side, from places that are 0 if absent."""
     import scipy.sparse as sp
 
-    if part not in PARTS[:3]:
-        raise ValueError(f"part = {part!r}: should be one of {', '.join(PARTS[:3])}")
+    if part not in PARTS[:4]:
+        raise ValueError(f"part = {part!r}: should be one of {', '.join(PARTS[:4])}")
     presence = places.copy()
     presence.data[:] = 1
     if part == "presence":
@@ -275,7 +284,7 @@ def part_of(part: str, places: sp.csr_matrix, train: np.ndarray) -> sp.csr_matri
     sums, cells = (np.asarray(m[train].sum(axis=0)).ravel() for m in (places, presence))
     ranks = places.copy()
     ranks.data -= (sums / np.maximum(cells, 1)).astype(np.float32)[ranks.indices]
-    return ranks if part == "ranks of detected" else sp.hstack([presence, ranks]).tocsr()
+    return sp.hstack([presence, ranks]).tocsr() if part == "presence + ranks" else ranks
 
 
 def amounts(adata: AnnData, encoding: str, seed: int = 0) -> list[dict[str, Any]]:
