@@ -262,7 +262,7 @@ def order(
 
 
 def mean_places(counts: sp.csr_matrix) -> sp.csr_matrix:
-    """Return places as :func:`matrix` has them for "cell2sentence", but equal counts share the mean of theirs."""
+    """Return places like those of "cell2sentence" in :func:`matrix`, but equal counts share their mean one."""
     from scipy.stats import rankdata
 
     found = counts.astype(np.float32)  # a copy
