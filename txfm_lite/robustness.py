@@ -262,7 +262,7 @@ def order(
 
 
 def mean_places(counts: sp.csr_matrix) -> sp.csr_matrix:
-    """Return places like those of "cell2sentence" in :func:`matrix`, but equal counts share their mean one."""
+    """Return places like those of "cell2sentence" in :func:`matrix`, but equal counts share a mean one."""
     from scipy.stats import rankdata
 
     found = counts.astype(np.float32)  # a copy
