@@ -48,10 +48,11 @@ def changes(adata: AnnData, encoding: str, seed: int = 0) -> list[dict[str, Any]
     list of dict
         Partial rows by decile of a detected gene's count within its cell ("1" the lowest ... "10", and
         "all"), medians over genes and cells: "fold change up" and "fold change down", the factors of
-        :func:`txfm_lite.fold_changes.minimum_fold_changes`, at most 16; "up, whole" and "down, whole",
-        those of whole molecules; "unseen twofold", the share of genes that can be doubled unseen. And, for
-        one detected gene per cell, doubled, the shares of the others that changed ("others changed") and that
-        moved in the list ("others moved"), variants "any" and "top", a gene at random and the one with the most molecules.
+        :func:`txfm_lite.fold_changes.minimum_fold_changes`, at most 16; "up, whole" and "down, whole", those
+        of whole molecules; "unseen twofold", the share of genes that can be doubled unseen. And, for one
+        detected gene per cell, doubled, the shares of the others that changed ("others changed") and that
+        moved in the list ("others moved"), variants "any" and "top": a gene at random, and the one with the
+        most molecules.
     """
     counts, _, _ = arrays(adata)
     medians = robustness.gene_medians(adata)
