@@ -115,14 +115,14 @@ cfg = notebook.resolve(
         "book": dict(
             data="real",
             n_seeds=1,
-            study="pbmc_3tech_symphony",
+            study="pbmc3k_annotated",
             n_cells=500,
             everything=False,
         ),
         "full": dict(
             data="real",
             n_seeds=3,
-            study="pbmc_3tech_symphony",
+            study="pbmc3k_annotated",
             n_cells=500,
             everything=True,
         ),
@@ -148,8 +148,8 @@ seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
 # | log counts | $\ln(1 + 10^4 c_g / N)$, as of scFoundation; TxFM's and GenePT-w's differ by constants | no |
 # | raw counts | $c_g$ | no |
 #
-# scGPT is often put beside scBERT as a model of values. Its bins are made from each cell's own quantiles, so that it is a coarse rank encoding
-# {cite:p}`cui2024`. The genes are those of each study, the same for all: vocabularies are not compared.
+# scGPT is often put beside scBERT as a model of values. Its bins are made from each cell's own quantiles, so that it is a coarse rank
+# encoding {cite:p}`cui2024`. The genes are those of each study, the same for all: vocabularies are not compared.
 #
 # Live, on one study; the others have been run and stored.
 
@@ -241,15 +241,16 @@ fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
 plt.show()
 
 # %% [markdown]
-# **What we see.** By sampling alone, orders, bins and log counts are equally noisy: two halves of a cell lie about two thirds as far apart as two cells of a
-# type, and in the shallow cells of `pbmc3k_annotated` just as far. (Raw counts do better for a poor reason: what sets two cells apart there is mostly
-# their depth.) The difference is the noise that an encoding *adds*. Dealing out ties at random puts the same counts a fifth of the way
-# to a stranger, in `pbmc3k_annotated` two fifths, with scGPT as with Cell2Sentence. Geneformer's medians spare it that.
+# **What we see.** By sampling alone, orders, bins and log counts are equally noisy: two halves of a cell lie about two thirds as far
+# apart as two cells of a type, and in the shallow cells of `pbmc3k_annotated` just as far. (Raw counts do better for a poor reason:
+# what sets two cells apart there is mostly their depth.) The difference is the noise that an encoding *adds*. Dealing out ties at
+# random puts the same counts a fifth of the way to a stranger, in `pbmc3k_annotated` two fifths, with scGPT as with Cell2Sentence.
+# Geneformer's medians spare it that.
 #
 # ## What does one molecule do?
 #
-# One molecule is added to a cell: to a gene at random, or to one that has a single molecule, which then leaves all its equals behind. How many of
-# the *other* genes get another place, another bin or another value?
+# One molecule is added to a cell: to a gene at random, or to one that has a single molecule, which then leaves all its equals behind.
+# How many of the *other* genes get another place, another bin or another value?
 
 # %%
 molecule = experiments.means(experiment("x4-molecule"), "moved by one molecule")
@@ -258,9 +259,9 @@ molecule = experiments.means(experiment("x4-molecule"), "moved by one molecule")
 ).rename_axis(columns="other genes changed [%] by a molecule of")
 
 # %% [markdown]
-# **What we see.** One molecule moves a fifth to a quarter of a list: every gene between the old and the new place shifts by one. scGPT's fifty bins
-# absorb most of that, scBERT's six nearly all. In log counts *every* gene changes, through the total, each by a hair. How many change and how far
-# they go are two questions; the noise ratio above answers the second.
+# **What we see.** One molecule moves a fifth to a quarter of a list: every gene between the old and the new place shifts by one.
+# scGPT's fifty bins absorb most of that, scBERT's six nearly all. In log counts *every* gene changes, through the total, each by a
+# hair. How many change and how far they go are two questions; the noise ratio above answers the second.
 #
 # ## Are cell types still found in what is left?
 #
@@ -290,14 +291,15 @@ fig.legend(loc="outside lower center", ncols=3)
 plt.show()
 
 # %% [markdown]
-# **What we see.** Down to half of the molecules, all but raw counts hold out. At a tenth, log counts are clearly ahead, scBERT's bins next, and
-# both orders and scGPT's bins behind. The noise is the same (last section), so it is not that. The probe has learned places in long lists
-# and is shown short ones, in which every place means something else.
+# **What we see.** Down to half of the molecules, all but raw counts hold out. At a tenth, log counts are clearly ahead, scBERT's bins
+# next, and both orders and scGPT's bins behind. The noise is the same (last section), so it is not that. The probe has learned places
+# in long lists and is shown short ones, in which every place means something else.
 #
 # ## At which sparsity do ranks and values part?
 #
-# No probe now, only pairs of cells. A measure is good if pairs of one type are more alike than pairs of two: the AUC of that question. Each cell is
-# thinned to the same sparsity. Ranks have three choices for the zeros: one tie for all, dropped, or an order by the genes' medians in a corpus.
+# No probe now, only pairs of cells. A measure is good if pairs of one type are more alike than pairs of two: the AUC of that
+# question. Each cell is thinned to the same sparsity. Ranks have three choices for the zeros: one tie for all, dropped, or an order
+# by the genes' medians in a corpus.
 
 # %% mystnb={"figure": {"caption": "AUC of pairs within a type against pairs between types, by the sparsity that cells are thinned to; mean over studies. Left of the gap: cells added up by twenty, as deep as bulk, and cells as measured.", "name": "fig-dose"}, "image": {"alt": "Six lines, one per measure, from high AUC for pooled cells down towards one half at 99 per cent sparsity."}}
 dose = experiment("x5")
@@ -328,10 +330,11 @@ print("Log counts (Euclid) minus ranks (Spearman), paired, 95 % over studies")
 apart.round(3)
 
 # %% [markdown]
-# **What we see.** Ranks do not fall behind log counts as cells get sparser: from 90 % zeros on, Spearman's correlation is the better of the two. But
-# the rival matters. Against the *cosine* of log counts, which ignores a cell's length as a correlation does, nothing is left of the difference.
-# What does matter is the zeros. Taken as one large tie they carry most of what a rank correlation knows: without them the AUC falls by about
-# 0.15 in sparse cells. Ordering the zeros by a corpus puts the same fixed order into every cell, and is worst.
+# **What we see.** Ranks do not fall behind log counts as cells get sparser: from 90 % zeros on, Spearman's correlation is the better
+# of the two. But the rival matters. Against the *cosine* of log counts, which ignores a cell's length as a correlation does, nothing
+# is left of the difference. What does matter is the zeros. Taken as one large tie they carry most of what a rank correlation knows:
+# without them the AUC falls by about 0.15 in sparse cells. Ordering the zeros by a corpus puts the same fixed order into every cell,
+# and is worst.
 #
 # ## How much must one gene change to be seen?
 #
@@ -440,11 +443,12 @@ fig.legend(
 plt.show()
 
 # %% [markdown]
-# **What we see.** An order is *not* blind. Nearly every gene has equals or near neighbours, and one molecule is enough to leave them: below the highest decile
-# its threshold is the smallest step that molecules allow, the same as for log counts. Only among a cell's first genes do neighbours stand
-# apart, and even there about one doubling in twenty-five goes unseen. The bins are blind: about two doublings in five to scBERT (rare genes
-# stay below one count per 10,000, high ones are in the last, open bin), one in five of the highest decile to scGPT.
-# Without whole molecules, Geneformer would see half a per cent: the medians leave no ties. It sees a neighbour being passed, and who that is is mostly chance.
+# **What we see.** An order is *not* blind. Nearly every gene has equals or near neighbours, and one molecule is enough to leave them:
+# below the highest decile its threshold is the smallest step that molecules allow, the same as for log counts. Only among a cell's
+# first genes do neighbours stand apart, and even there about one doubling in twenty-five goes unseen. The bins are blind: about two
+# doublings in five to scBERT (rare genes stay below one count per 10,000, high ones are in the last, open bin), one in five of the
+# highest decile to scGPT. Without whole molecules, Geneformer would see half a per cent: the medians leave no ties. It sees a
+# neighbour being passed, and who that is is mostly chance.
 #
 # ## Who else moves?
 #
@@ -461,14 +465,15 @@ leak = {
 )
 
 # %% [markdown]
-# **What we see.** When a cell's first gene doubles, a tenth of the other genes change their scBERT bin without having changed, and in log counts all
-# do. Among the others, orders change nothing. But a gene at random that doubles pushes a fifth of the list by one place.
+# **What we see.** When a cell's first gene doubles, a tenth of the other genes change their scBERT bin without having changed, and in
+# log counts all do. Among the others, orders change nothing. But a gene at random that doubles pushes a fifth of the list by one
+# place.
 #
 # ## Is the absolute scale lost?
 #
-# Triple all counts of a cell: the order stays, and so does everything that is divided by the total. So orders *should* know nothing about how
-# much RNA a cell has. {cite:t}`tian2019` pipetted known amounts of RNA, 3.75 to 30 pg, in eight mixtures of three cell lines.
-# A probe names the amount in mixtures that it has not seen.
+# Triple all counts of a cell: the order stays, and so does everything that is divided by the total. So orders *should* know nothing
+# about how much RNA a cell has. {cite:t}`tian2019` pipetted known amounts of RNA, 3.75 to 30 pg, in eight mixtures of three cell
+# lines. A probe names the amount in mixtures that it has not seen.
 
 # %%
 scale = experiment("x7")
@@ -483,15 +488,15 @@ amount["value"].unstack("variant").join(
 ).round(3)
 
 # %% [markdown]
-# **What we see.** Scaling leaves all but raw counts as they were (last column), and still the probe reads the amount from an *order*, better than from log
-# counts. For more RNA is not the same cell tripled: more molecules show more genes, lists grow longer, and with them every place and
-# every quantile. Depth comes back through the zeros. At one total, little of it is left. The total as one more column among thousands adds
-# nothing that was not there; alone with the number of genes (*depth*) it does best.
+# **What we see.** Scaling leaves all but raw counts as they were (last column), and still the probe reads the amount from an *order*,
+# better than from log counts. For more RNA is not the same cell tripled: more molecules show more genes, lists grow longer, and with
+# them every place and every quantile. Depth comes back through the zeros. At one total, little of it is left. The total as one more
+# column among thousands adds nothing that was not there; alone with the number of genes (*depth*) it does best.
 #
 # ## The ranks or the zeros?
 #
-# Two probes, each blind on one eye. One sees which genes are there and not how many. The other sees the places of the genes that are there, and an
-# absent gene looks to it like one at its usual place.
+# Two probes, each blind on one eye. One sees which genes are there and not how many. The other sees the places of the genes that are
+# there, and an absent gene looks to it like one at its usual place.
 
 # %%
 live = experiments.run("x8", target, [cfg.seed], folder=folder)
@@ -524,10 +529,10 @@ fig.supxlabel(plots.label("accuracy", "mean of types"), fontsize=10)
 plt.show()
 
 # %% [markdown]
-# **What we see.** Which genes are there says nearly as much as the log counts do. How those are ordered says less, in shallow cells much less, whether ties
-# are broken at random (*R*) or shared (*r*); and on top of presence a linear probe gains nothing from it. The exception is the lung
-# lines, deep and easy, where either is enough. "Rank encodings drop the zeros" is half the story: a list of detected genes is itself
-# the complement of the zeros, and this is the better half of what it tells.
+# **What we see.** Which genes are there says nearly as much as the log counts do. How those are ordered says less, in shallow cells
+# much less, whether ties are broken at random (*R*) or shared (*r*); and on top of presence a linear probe gains nothing from it. The
+# exception is the lung lines, deep and easy, where either is enough. "Rank encodings drop the zeros" is half the story: a list of
+# detected genes is itself the complement of the zeros, and this is the better half of what it tells.
 #
 # ## Do ranks travel better between laboratories?
 #
@@ -595,11 +600,12 @@ pd.DataFrame(
 ).loc[list(robustness.KINDS)].round(3)
 
 # %% [markdown]
-# **What we see.** In three families all encodings but raw counts travel well, and nobody has an advantage. Between the laboratories of blood, where it matters,
-# *orders and scGPT's bins lose more* than log counts and scBERT's bins, not less. The worst pairs are with the study that lists 4,060
-# genes at twice the depth of the others: what a place means depends on how long the list is. That is also why pooling twenty cells, which helps values, hurts orders:
-# a list five times as long is another language. What saves an order from depth, that it drops the numbers, also makes it forget the number that would explain the
-# shift. One caveat: our places are shares of the list's length; a model with position embeddings would count them from the top.
+# **What we see.** In three families all encodings but raw counts travel well, and nobody has an advantage. Between the laboratories
+# of blood, where it matters, *orders and scGPT's bins lose more* than log counts and scBERT's bins, not less. The worst pairs are
+# with the study that lists 4,060 genes at two to four times the depth of the others: what a place means depends on how long the list is. That is
+# also why pooling twenty cells, which helps values, hurts orders: a list that is much longer is another language. What saves an order
+# from depth, that it drops the numbers, also makes it forget the number that would explain the shift. One caveat: our places are
+# shares of the list's length; a model with position embeddings would count them from the top.
 #
 # ## What the ledger makes of it
 #
@@ -636,8 +642,8 @@ with pd.option_context("display.max_colwidth", None):
 # 2. (medium) Raise *all* genes of a pathway by a factor of 1.3 in one cell. Which encodings see it? Use `robustness.matrix` before and after.
 #
 # :::{dropdown} Solution
-# Values see each gene. Orders see those genes that pass a neighbour, which in a dense part of the order nearly all do; among singletons none
-# does, since 1.3 of a molecule does not exist.
+# Values see each gene. Orders see those genes that pass a neighbour, which in a dense part of the order nearly all do; among
+# singletons none does, since 1.3 of a molecule does not exist.
 # :::
 #
 # 3. (hard) Give the probe of the last section the union of both studies' genes instead of the shared ones. Whose drop grows?
@@ -647,8 +653,8 @@ with pd.option_context("display.max_colwidth", None):
 # at the missing genes, and through the total.
 # :::
 #
-# **Ask yourself.** Why is a noise ratio of one half better than a distance of 12? Why does a list of places still tell the depth? What would the
-# drop be if A' came from another batch than the training cells?
+# **Ask yourself.** Why is a noise ratio of one half better than a distance of 12? Why does a list of places still tell the depth?
+# What would the drop be if A' came from another batch than the training cells?
 #
 # ## Takeaways
 #
