@@ -34,6 +34,16 @@ MODELS: dict[str, tuple[str, str]] = {
     "co-expression": (_BROWN, ">"),
     "Geneformer": (_GREEN, "*"),
     "scGPT": (_PURPLE, "p"),
+    "cell2sentence": (_SKY, "$S$"),
+    "scBERT": (_RED, "$B$"),
+    "log counts, cosine": (_ORANGE, "$C$"),  # measures of two cells
+    "ranks, zeros tied": (_SKY, "$T$"),
+    "ranks, zeros dropped": (_BLUE, "$D$"),
+    "ranks, zeros by median": (_GREEN, "$M$"),
+    "presence": (_ORANGE, "$P$"),  # parts of the input
+    "ranks of detected": (_SKY, "$R$"),
+    "ranks of detected, ties shared": (_GREEN, "$r$"),
+    "presence + ranks": (_BLUE, "$+$"),
     "GSFM": (_GREEN, "h"),
     "scrambled": (_BLACK, "+"),
     "constant": (_BLACK, "_"),

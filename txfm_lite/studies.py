@@ -6,6 +6,7 @@ way; ``notebook.banner()`` tells the reader which ones.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -102,8 +103,7 @@ def cell_types(data: str = "real") -> dict[str, AnnData]:
     large = {name: "main" for name in LARGE_CELL_TYPES if not files.missing(name)}
     found = {name: datasets.load(name, part) for name, part in (CELL_TYPES | large).items()}
     for name, adata in found.items():
-        adata.X.data = adata.X.data.round()
-        adata.X.eliminate_zeros()
+        _rounded(adata)
         if name in large:
             adata.obs["batch"] = (
                 adata.obs["batch"].astype(str).str.replace(r"(?i)(indrop)\d", r"\1", regex=True)
@@ -142,3 +142,103 @@ def screen(adata: AnnData) -> AnnData:
     adata.obs["perturbation"] = adata.obs["perturbation"].str.removesuffix("_TSS")
     n_controls = adata.obs.groupby("batch")["is_control"].transform("sum")
     return adata[(n_controls >= 2).to_numpy()].copy()
+
+
+#: Study -> part: whole transcriptomes and panels in which an encoding is disturbed.
+DISTURBED = CELL_TYPES | {"pbmc3k_annotated": "main"}
+#: Names of one cell type in different studies of blood.
+BLOOD = {
+    "CD4 T": ("CD4 T cells", "Naive CD4 T", "Memory CD4 T", "CD4+ T Helper2", "CD4+/CD45RO+ Memory",
+              "CD4+/CD25 T Reg", "CD4+/CD45RA+/CD25- Naive T"),
+    "CD8 T": ("CD8 T cells", "CD8 T", "CD8+ Cytotoxic T", "CD8+/CD45RA+ Naive Cytotoxic"),
+    "B": ("B cells", "B", "CD19+ B"),
+    "NK": ("NK cells", "NK", "CD56+ NK"),
+    "CD14 monocyte": ("CD14+ Monocytes", "CD14+ Mono", "CD14+ Monocyte"),
+    "CD16 monocyte": ("FCGR3A+ Monocytes", "FCGR3A+ Mono"),
+}  # fmt: skip
+SIMULATED_FAMILY = ("simulated_a", "simulated_b", "simulated_f")
+BLOOD_STUDIES = ("pbmc_facs_zheng", "pbmc3k_annotated", "pbmc4k_v2_2000", "kang_ifnb")
+
+
+def disturbed(
+    data: str = "real", only: Iterable[str] | None = None, most: int = 500, seed: int = 0
+) -> dict[str, AnnData]:
+    """Load the studies in which encodings are disturbed, at most so many cells each; `data` as above.
+
+    Types with fewer than ten cells are left out, and the more frequent ones make room for the rarer.
+    Estimated counts are rounded. `only` names the studies to load, by default all of :data:`DISTURBED`.
+    """
+    from .robustness import balanced
+
+    chosen = SIMULATED_HELD_OUT if stand_ins(data) else DISTURBED
+    chosen = {name: part for name, part in chosen.items() if only is None or name in only}
+    found = {name: _rounded(datasets.load(name, part)) for name, part in chosen.items()}
+    for name, adata in found.items():
+        often = adata.obs["cell_type"].map(adata.obs["cell_type"].value_counts()).astype(float) >= 10
+        adata = adata[often.to_numpy()]
+        found[name] = adata[balanced(adata.obs["cell_type"].astype(str).to_numpy(), most, seed)].copy()
+    return found
+
+
+def families(data: str = "real", only: Iterable[str] | None = None) -> dict[str, dict[str, AnnData]]:
+    """Load families of studies of the same cell types, by other chemistries or laboratories; `data` as above.
+
+    "lung lines", "blood, chemistries", "blood, laboratories" and "pancreas", or those that `only` names. Cell
+    types have common names within a family.
+    """
+    if stand_ins(data):
+        return {"simulated": {name: datasets.load(name) for name in SIMULATED_FAMILY}}
+    made = {
+        "lung lines": lambda: (
+            _split("sc_mixology", "technology") | {"10x": datasets.load("sc_mixology_10x_hvg")}
+        ),
+        "blood, chemistries": lambda: _split("pbmc_3tech_symphony", "batch"),
+        "blood, laboratories": lambda: {name: _common_names(datasets.load(name)) for name in BLOOD_STUDIES},
+        "pancreas": lambda: _split("pancreas_3batch_cepo", "batch"),
+    }
+    return {name: make() for name, make in made.items() if only is None or name in only}
+
+
+def _split(name: str, column: str) -> dict[str, AnnData]:
+    """Load a study and return the parts that differ in a column of ``obs``."""
+    adata = _rounded(datasets.load(name))
+    values = adata.obs[column].astype(str)
+    return {value: adata[(values == value).to_numpy()].copy() for value in values.unique()}
+
+
+def _common_names(adata: AnnData) -> AnnData:
+    """Keep the cells whose type :data:`BLOOD` knows, under its names."""
+    common = {theirs: ours for ours, names in BLOOD.items() for theirs in names}
+    found = adata[adata.obs["cell_type"].isin(common).to_numpy()].copy()
+    found.obs["cell_type"] = found.obs["cell_type"].astype(str).map(common)
+    return found
+
+
+def known_amounts(data: str = "real") -> dict[str, AnnData]:
+    """Load mixtures of known amounts of RNA, ``obs["amount"]`` in pg and ``obs["mixture"]``; `data` as above.
+
+    The simulated stand-in is one study in two depths, with cell types for mixtures.
+    """
+    import anndata
+
+    if not stand_ins(data):
+        found = {part: datasets.load("sc_mixology", part) for part in ("RNAmix_celseq2", "RNAmix_sortseq")}
+        for adata in found.values():
+            adata.obs["amount"] = adata.obs["mRNA_amount"].astype(str)
+            adata.obs["mixture"] = adata.obs["mix"].astype(str)
+        return found
+    from .robustness import thin
+
+    adata = datasets.load("simulated_f")[:200].copy()
+    adata.obs["mixture"] = adata.obs["cell_type"].astype(str)
+    half = adata.copy()
+    half.X = thin(adata.X.tocsr(), 0.3)
+    both = anndata.concat({"30": adata, "9": half}, label="amount", index_unique="-", merge="same")
+    both.uns["source"] = adata.uns["source"]
+    return {"simulated_f": both}
+
+
+def _rounded(adata: AnnData) -> AnnData:
+    adata.X.data = adata.X.data.round()
+    adata.X.eliminate_zeros()
+    return adata
