@@ -1,4 +1,4 @@
-"""Controls for the comparison of ranks and values: one depth, no training, zeros and ranks apart, order alone.
+"""Controls for the comparison of ranks and values: one depth, no training, zeros and ranks apart, order only.
 
 :mod:`txfm_lite.rankstudy` compares how cells are encoded. Each function here takes away one other reason why
 two encodings might differ.
@@ -40,7 +40,7 @@ def thin(counts: sp.csr_matrix, depth: int, seed: int = 0) -> sp.csr_matrix:
     return found
 
 
-def geneformer(adata: AnnData, folder: str = "", longest: int = 512, seed: int = 0) -> np.ndarray:
+def geneformer(adata: AnnData, folder: str = "", longest: int = 256, seed: int = 0) -> np.ndarray:
     """Embed cells with Geneformer's first architecture, with random weights unless a folder has real ones.
 
     Parameters
@@ -142,7 +142,7 @@ def changed_by_squaring(adata: AnnData, seed: int = 0) -> dict[str, float]:
         "Geneformer": lambda a: encodings.geneformer(a, *dictionaries),
         "scGPT": lambda a: encodings.scgpt(a, longest=a.n_vars + 1, seed=seed),
         "scBERT": encodings.scbert,
-        "scFoundation": encodings.scfoundation,
+        "scFoundation": lambda a: encodings.scfoundation(a, list(a.var_names)),
         "GenePT-w": lambda a: encodings.genept(a, vectors),
         "TxFM": encodings.txfm,
     }.items():

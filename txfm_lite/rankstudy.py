@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import pairs, results
+from .align import not_counts
 from .rankcontrols import changed_by_squaring, geneformer, thin, zeros_and_ranks
 from .similarity import Cosine, Euclid, Measure, Spearman
 
@@ -63,13 +64,15 @@ def load(dataset: str) -> AnnData:
     return adata[~adata.obs["cell_type"].isin(NO_TYPE).to_numpy()].copy()
 
 
-def draw(adata: AnnData, cell_type: str, per_type: int, least: int | None = None, seed: int = 0) -> AnnData:
+def draw(
+    adata: AnnData, cell_type: str, per_type: int, least: int | None = None, seed: int = 0, layer: str = ""
+) -> AnnData:
     """Draw cells of each type; of the types with enough cells, sorted by type.
 
     Parameters
     ----------
     adata : AnnData
-        Raw counts.
+        Raw counts; may be backed by a file.
     cell_type : str
         Column of ``obs``; cells without a type are left out.
     per_type : int
@@ -77,17 +80,21 @@ def draw(adata: AnnData, cell_type: str, per_type: int, least: int | None = None
     least : int, optional
         Types with fewer cells are left out; by default `per_type`, as published with 500.
     seed : int
+    layer : str
+        Where the counts are, if not in X.
 
     Returns
     -------
     AnnData
-        A copy, with the types as text in ``obs["type"]``.
+        A copy with the counts in X, and the types as text in ``obs["type"]``.
 
     Raises
     ------
     ValueError
-        If there is no such column, or fewer than two types have enough cells.
+        If there is no such column, fewer than two types have enough cells, or the values are no counts.
     """
+    import scipy.sparse as sp
+
     least = per_type if least is None else least
     if cell_type not in adata.obs:
         raise ValueError(f"obs has no column {cell_type!r}; there are {', '.join(map(str, adata.obs))}")
@@ -101,8 +108,13 @@ def draw(adata: AnnData, cell_type: str, per_type: int, least: int | None = None
             f"{', '.join(f'{k} {n}' for k, n in sizes.head(3).items())}); ask for fewer cells per type"
         )
     rng = np.random.default_rng(seed)
-    drawn = [rng.permutation(labels.index[labels == name])[:per_type] for name in types]
-    found = adata[np.concatenate(drawn)].copy()
+    codes = adata.obs[cell_type].astype(str).to_numpy()
+    drawn = [rng.permutation(np.flatnonzero(codes == name))[:per_type] for name in types]
+    found = adata[np.concatenate(drawn)]
+    found = found.to_memory() if adata.isbacked else found.copy()
+    found.X = sp.csr_matrix(found.layers[layer] if layer else found.X, dtype=np.float32)
+    if fault := not_counts(found.X.data):
+        raise ValueError(f"{f'layer {layer!r}' if layer else 'X'} {fault}")
     found.obs["type"] = np.repeat(types, [len(d) for d in drawn])
     return found
 
@@ -146,6 +158,7 @@ def project(x: Any, how: str, seed: int = 0) -> np.ndarray:
 
     With a seed UMAP runs on one thread and repeats itself on the same machine, not on every one.
     """
+    x = np.asarray(x.toarray() if hasattr(x, "toarray") else x, dtype=np.float32)  # sparse is far slower
     if how == "UMAP-5":
         from umap import UMAP
 
@@ -156,7 +169,6 @@ def project(x: Any, how: str, seed: int = 0) -> np.ndarray:
         raise ValueError(f"no projection is called {how!r}; there are {', '.join(PROJECTIONS)}")
     from sklearn.decomposition import PCA
 
-    x = np.asarray(x.toarray() if hasattr(x, "toarray") else x, dtype=np.float32)
     return PCA(min(50, *x.shape), svd_solver="randomized", random_state=seed).fit_transform(x)
 
 
