@@ -58,6 +58,8 @@ def test_inputs_and_measures_are_what_they_are_called(cells):
     assert x["log"].toarray() == pytest.approx(np.log1p(cp10k)[:, genes], rel=1e-5)
     of, _ = rankstudy.measure(x["rank"], "rank", "none")
     assert of.matrix() == pytest.approx(spearmanr(dense[:, genes], axis=1)[0], abs=1e-5)
+    of, _ = rankstudy.measure(x["log standardised"], "log standardised", "none")
+    assert of.matrix() == pytest.approx(np.corrcoef(np.log1p(cp10k)[:, genes]), abs=1e-5)
     for name in rankstudy.INPUTS:
         of, matrix = rankstudy.measure(x[name], name, "PCA-50")
         assert matrix.shape == (cells.n_obs, 50) and not of.alike

@@ -6,6 +6,8 @@ two encodings might differ.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import tempfile
 import warnings
 from dataclasses import replace
@@ -80,8 +82,10 @@ def geneformer(adata: AnnData, folder: str = "", longest: int = 256, seed: int =
         )  # fmt: skip
     )
     with tempfile.TemporaryDirectory() as where:
-        network.save_pretrained(where)
-        return external.Geneformer(where, medians, tokens).embed(adata)
+        with contextlib.redirect_stderr(io.StringIO()):  # progress of files that nobody will see
+            network.save_pretrained(where)
+            untrained = external.Geneformer(where, medians, tokens)
+        return untrained.embed(adata)
 
 
 def _own_genes(adata: AnnData) -> bool:

@@ -5,13 +5,14 @@ Spearman's correlation, Euclidean distance in a UMAP of Geneformer's embedding) 
 lie from pairs between types. Two of the three went through UMAP and one did not, so the input and the
 projection cannot be told apart. Here every input goes through every projection:
 
-==========  ======================================================  ============================
-input       of a cell's counts                                      without a projection
-==========  ======================================================  ============================
-raw         the counts                                              Euclidean distance
-log         log(1 + 10,000 · count / total)                         Euclidean distance
-rank        fractional ranks, centred, of length one                Spearman's correlation
-==========  ======================================================  ============================
+================  ======================================================  ============================
+input             of a cell's counts                                      without a projection
+================  ======================================================  ============================
+raw               the counts                                              Euclidean distance
+log               log(1 + 10,000 · count / total)                         Euclidean distance
+log standardised  the same, centred, of length one                        Pearson's correlation
+rank              fractional ranks, centred, of length one                Spearman's correlation
+================  ======================================================  ============================
 
 and then PCA to 50 dimensions, or UMAP to 5 as published. What else could make a difference is held still by
 :mod:`txfm_lite.rankcontrols`: all cells thinned to one depth, Geneformer with random weights, zeros and ranks
@@ -30,7 +31,7 @@ import numpy as np
 from . import pairs, results
 from .align import not_counts
 from .rankcontrols import changed_by_squaring, geneformer, thin, zeros_and_ranks
-from .similarity import Cosine, Euclid, Measure, Spearman
+from .similarity import Cosine, Euclid, Measure, Pearson, Spearman
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("txfm_lite")
 
-INPUTS = ("raw", "log", "rank")
+INPUTS = ("raw", "log", "log standardised", "rank")
 PROJECTIONS = ("none", "PCA-50", "UMAP-5")
 VARIABLE_GENES = 2435  # in the text of the analysis; its figure caption has 2,450
 NEIGHBOURS = 15
@@ -150,7 +151,13 @@ def inputs(adata: AnnData, genes: np.ndarray) -> dict[str, Any]:
     totals = np.asarray(x.sum(axis=1)).ravel()
     chosen = x[:, np.flatnonzero(genes)]
     logs = sp.diags((1e4 / np.maximum(totals, 1)).astype(np.float32)) @ chosen
-    return {"raw": chosen, "log": logs.log1p().tocsr(), "rank": Spearman(chosen).rows}
+    logs = logs.log1p().tocsr()
+    return {
+        "raw": chosen,
+        "log": logs,
+        "log standardised": Pearson(logs).rows,
+        "rank": Spearman(chosen).rows,
+    }
 
 
 def project(x: Any, how: str, seed: int = 0) -> np.ndarray:
@@ -173,11 +180,14 @@ def project(x: Any, how: str, seed: int = 0) -> np.ndarray:
 
 
 def measure(x: Any, name: str, projection: str, seed: int = 0) -> tuple[Measure, Any]:
-    """Return the measure of one arm and the matrix that it is of; "rank" without projection is Spearman's."""
+    """Return the measure of one arm and the matrix that it is of.
+
+    Without a projection, rows that are centred and of length one have their product: a correlation.
+    """
     if projection != "none":
         x = project(x, projection, seed)
         return Euclid(x), x
-    return (Cosine(x) if name == "rank" else Euclid(x)), x  # rows of length one, centred
+    return (Cosine(x) if name in ("log standardised", "rank") else Euclid(x)), x
 
 
 def scores(of: Measure, x: Any, labels: np.ndarray, seed: int = 0) -> tuple[list[dict], pairs.Summary]:
