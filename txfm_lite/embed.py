@@ -117,9 +117,9 @@ def embed_tokens(
 ) -> np.ndarray:
     """Embed every sample with a Rankformer and write ``obsm["X_rank"]`` or ``obsm["X_bin"]``.
 
-    A sample's embedding is the mean over its tokens; it depends on its own counts alone. For bins, which need
-    counts per 10,000, the total of a panel (below 7,000 genes) is divided by the share of a cell's counts that
-    the training corpus has in those genes; ranks do not depend on totals.
+    A sample's embedding is the mean over its tokens; it depends on its own counts alone. Ranks do not depend
+    on its total, bins do: there, the total of a panel (below 7,000 genes) is divided by the share of a cell's
+    counts that the training corpus has in those genes.
 
     Parameters
     ----------

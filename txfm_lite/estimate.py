@@ -159,12 +159,14 @@ def tflop_per_sample(
 def activation_bytes(config: TxFMConfig | RankformerConfig, precision: str = "bf16") -> float:
     """Return the memory that one training sample needs until its backward pass is done.
 
-    Per token, number and block 42 bytes in half precision and 72 in float32, a quarter of it in the last
-    block, which keeps keys and values only (measured as what autograd saves); 40 bytes per gene for logits
-    and loss. A single block keeps some numbers per gene shown and head. A Rankformer keeps all of its last
-    block, and logits for each hidden token.
+    Per token, number and block 22 + 5 r bytes in half precision and 40 + 8 r in float32, for an MLP of ratio
+    r; a quarter of it in the last block, which keeps keys and values only (measured as what autograd saves);
+    40 bytes per gene for logits and loss. A single block keeps some numbers per gene shown and head. A
+    Rankformer keeps all of its last block, and logits for each hidden token.
     """
-    tokens, per_number = _tokens(config), 72 if precision == "fp32" else 42
+    tokens, per_number = _tokens(config), 22 + 5 * config.mlp_ratio
+    if precision == "fp32":
+        per_number = 40 + 8 * config.mlp_ratio
     if isinstance(config, RankformerConfig):
         encoder = per_number * tokens * config.d_model * (config.n_blocks + 0.5)
         return encoder + 16 * config.n_hidden * _classes(config)

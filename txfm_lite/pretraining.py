@@ -44,7 +44,9 @@ def gene_frequency(corpus: Corpus) -> np.ndarray:
     return sum(np.bincount(genes, minlength=corpus.n_genes) for _, _, genes, _ in _training_rows(corpus))
 
 
-def principal_axes(corpus: Corpus, model: TxFM, n: int, n_samples: int = 8192, seed: int = 0) -> torch.Tensor:
+def principal_axes(
+    corpus: Corpus, model: TxFM | Rankformer, n: int, n_samples: int = 8192, seed: int = 0
+) -> torch.Tensor:
     """Return the first principal axes of the values x over some training samples.
 
     A gene that a sample's dataset does not measure counts as average there.
@@ -52,7 +54,7 @@ def principal_axes(corpus: Corpus, model: TxFM, n: int, n_samples: int = 8192, s
     Parameters
     ----------
     corpus : Corpus
-    model : TxFM
+    model : TxFM or Rankformer
         Says how counts become values.
     n : int
     n_samples : int
@@ -208,15 +210,13 @@ class TokenPretraining(Steps):
 
     def __init__(self, model: Rankformer, corpus: Corpus, config: TrainConfig, path: Path, micro_batch: int):
         super().__init__(model, corpus, config, path, micro_batch)
-        if config.start_from_components:
-            raise ValueError(
-                "TrainConfig.start_from_components is for a TxFM: a Rankformer has no such start"
-            )
         self.noise_shape = (3, model.config.n_tokens)
         model.medians.copy_(torch.from_numpy(gene_medians(corpus)))
         model.profile.copy_(torch.from_numpy(mean_profile(corpus, 1.0)))
         if config.start_from_profile:
             model.start_from_profile(torch.from_numpy(token_frequency(corpus, model)))
+        if config.start_from_components:
+            model.start_from_components(principal_axes(corpus, model, config.start_from_components))
         self.register_buffer("log_share", None, persistent=False)
 
     def setup(self, stage: str) -> None:

@@ -162,6 +162,8 @@ class Rankformer(nn.Module):
         See :func:`tokenise`; saved with the weights.
     profile : Tensor, shape (G,)
         Each gene's mean share of a cell's counts in the corpus: what a panel's genes add up to.
+    spread : Tensor, shape ()
+        Standard deviation of a gene's bins around its mean in the corpus.
 
     Raises
     ------
@@ -194,6 +196,7 @@ class Rankformer(nn.Module):
         nn.init.constant_(self.head[-1].weight, 0.1)  # predictions start near the offsets
         self.register_buffer("medians", torch.ones(config.n_genes))
         self.register_buffer("profile", torch.zeros(config.n_genes))
+        self.register_buffer("spread", torch.ones(()))
         pairs = config.n_levels // 2  # wave lengths from 4 places to twice the longest list
         length = (
             4 * (config.n_tokens / 2) ** torch.linspace(0, 1, pairs) if pairs > 1 else torch.tensor([4.0])
@@ -217,7 +220,30 @@ class Rankformer(nn.Module):
         else:
             bins = torch.arange(frequency.shape[1], dtype=frequency.dtype)
             overall = (frequency.sum(0) * bins).sum() / total.sum().clamp(min=1)
-            self.offset.copy_(((frequency * bins).sum(1) + overall) / (total + 1))
+            mean = ((frequency * bins).sum(1) + overall) / (total + 1)
+            within = (frequency * (bins - mean[:, None]).square()).sum() / total.sum().clamp(min=1)
+            self.offset.copy_(mean)
+            self.spread.copy_(within.sqrt().clamp(min=0.3))
+
+    @torch.no_grad()
+    def start_from_components(self, axes: torch.Tensor) -> None:
+        """Let the first coordinates of the gene vectors start at principal axes, as those of a TxFM can.
+
+        Parameters
+        ----------
+        axes : Tensor, shape (n, G)
+            See :func:`txfm_lite.pretraining.principal_axes`; n <= d.
+        """
+        if len(axes) > self.config.d_model:
+            raise ValueError(
+                f"{len(axes)} components do not fit gene vectors of {self.config.d_model} numbers"
+            )
+        scaled = axes / axes.square().mean(1, keepdim=True).sqrt()
+        self.codebook.weight[:, : len(axes)] = scaled.clamp(-6, 6).T  # no gene may drown the others
+
+    def normalise(self, counts: torch.Tensor, totals: torch.Tensor) -> torch.Tensor:
+        """Return log(1 + counts per 10,000), shape (B, G): what principal axes are of."""
+        return torch.log1p(counts * (PER / totals)[:, None])
 
     def tokens(
         self, genes: torch.Tensor, levels: torch.Tensor, hidden: torch.Tensor | None = None
@@ -331,7 +357,8 @@ class Rankformer(nn.Module):
             logits = F.linear(x, self.codebook.weight / math.sqrt(self.config.d_model), self.offset)
         else:  # a bell around the gene's mean bin, which the cell's other genes push and bend
             bins = torch.arange(self.config.n_levels, device=x.device)
-            bell = -0.5 * (bins - self.offset[genes.gather(1, where)][..., None]).square()
+            mean = self.offset[genes.gather(1, where)][..., None]
+            bell = -0.5 * ((bins - mean) / self.spread).square()
             logits = F.linear(x, self.levels / math.sqrt(self.config.d_model)) + bell
         return logits.float(), where, asked
 
@@ -409,9 +436,7 @@ def encode_rows(
     """
     config, device, was_training = model.config, model.hidden.device, model.training
     if not -config.n_blocks - 1 <= block <= -1:
-        raise ValueError(
-            f"block = {block}: this model has {config.n_blocks}, so -1 to {-config.n_blocks - 1}"
-        )
+        raise ValueError(f"block = {block}: with {config.n_blocks} blocks it is {-config.n_blocks - 1} to -1")
     medians, n = model.medians.cpu().numpy(), len(library_size)
     size = batch_size or max(1, MEMORY // (4 * config.n_tokens * (14 * config.d_model + config.n_tokens)))
     out = np.empty((n, config.d_model), dtype=np.float32)
