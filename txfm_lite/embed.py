@@ -105,66 +105,6 @@ def embed(
     return out
 
 
-def embed_tokens(
-    adata: AnnData,
-    model: Rankformer | str | Path,
-    layer: str | None = None,
-    *,
-    block: int = -1,
-    library_share: float | None = None,
-    batch_size: int | None = None,
-    device: str | None = None,
-) -> np.ndarray:
-    """Embed every sample with a Rankformer and write ``obsm["X_rank"]`` or ``obsm["X_bin"]``.
-
-    A sample's embedding is the mean over its tokens; it depends on its own counts alone. Ranks do not depend
-    on its total, bins do: there, the total of a panel (below 7,000 genes) is divided by the share of a cell's
-    counts that the training corpus has in those genes.
-
-    Parameters
-    ----------
-    adata, layer, batch_size, device
-        As for :func:`embed`.
-    model : Rankformer, or the name, hub id or folder of one
-    block : int
-        Behind which block: -1 is the last; -2, the one before it, is Geneformer's default.
-    library_share : float, optional
-        Which share of a cell's transcripts the genes of a panel stand for, if you know it.
-
-    Returns
-    -------
-    ndarray, float32, shape (n, d)
-        Row i is sample i of `adata`. ``uns["rank"]`` or ``uns["bin"]`` says how it was made.
-
-    Raises
-    ------
-    ValueError
-        As :func:`embed`; or if there is no such block.
-    """
-    from .rankformer import Rankformer, encode_rows
-
-    name = "" if not isinstance(model, str | Path) else str(model)
-    model = ready(model, device, Rankformer)
-    aligned, head = Aligned(adata, model.genes, layer), model.config.head
-    if library_share is not None and not 0 < library_share <= 1:
-        raise ValueError(f"library_share = {library_share}: should be above 0 and at most 1")
-    if library_share is None:
-        known = float(model.profile.cpu().numpy()[aligned.match.measured].sum())
-        whole = aligned.match.identified.sum() >= PANEL or known < LEAST_SHARE  # or no profile was learned
-        library_share = 1.0 if whole else min(known, 1.0)
-    out = np.empty((adata.n_obs, model.config.d_model), dtype=np.float32)
-    for rows, x, library_size in aligned:
-        _judge(aligned, last=rows.stop == adata.n_obs)
-        if library_share < 1:
-            library_size = np.maximum(np.asarray(x.sum(axis=1)).ravel(), 1) / library_share
-        arrays = x.indptr, x.indices, x.data, library_size
-        out[rows] = encode_rows(model, *arrays, block=block, batch_size=batch_size)
-    adata.obsm[f"X_{head}"] = out
-    how = {"model": name, "block": block, "library_share": library_share}
-    adata.uns[head] = {**aligned.report(), **how}
-    return out
-
-
 def ready(
     model: TxFM | Rankformer | str | Path, device: str | None = None, kind: type | None = None
 ) -> TxFM | Rankformer:

@@ -68,7 +68,7 @@ _INTRODUCTION = {
     "Rankformer": {
         "tag": "masked-language-model",
         "what": "A transformer on tokens of genes, with the input head of Geneformer (rank) or scBERT (bin)",
-        "use": 'txfm_lite.tl.embed_tokens(adata, model)  # adata.obsm["X_rank"], or "X_bin"',
+        "use": 'txfm_lite.embed_tokens.embed_tokens(adata, model)  # adata.obsm["X_rank"], or "X_bin"',
     },
 }
 
