@@ -27,7 +27,8 @@ from txfm_lite.txfm import TxFM, TxFMConfig
 
 SHAPE = dict(d_model=16, n_blocks=2, n_heads=2, n_tokens=24)
 RUN = dict(
-    steps=40, batch_size=16, micro_batch=8, learning_rate=1e-2, validate_every=20, n_validation=64,
+    steps=40, batch_size=32, micro_batch=16, learning_rate=3e-3, validate_every=20, n_validation=64,
+    start_from_components=8,
     checkpoint_minutes=1e9,
 )  # fmt: skip
 both = pytest.mark.parametrize("head", HEADS)
@@ -337,7 +338,7 @@ def test_gene_vectors_can_start_at_principal_axes(corpus, tmp_path):
     config = RankformerConfig(corpus.n_genes, **SHAPE)
     fresh = Rankformer(config, corpus.genes.tolist())
     rest = fresh.codebook.weight[:, 5:].clone()
-    TokenPretraining(fresh, corpus, TrainConfig(**RUN, start_from_components=5), tmp_path, 8)
+    TokenPretraining(fresh, corpus, TrainConfig(**{**RUN, "start_from_components": 5}), tmp_path, 8)
     axes = fresh.codebook.weight[:, :5].T
     torch.testing.assert_close(axes.square().mean(1), torch.ones(5), atol=0.3, rtol=0)  # less what is clamped
     x = np.log1p(
