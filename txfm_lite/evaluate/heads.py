@@ -71,9 +71,9 @@ class Budget:
     d_model: int = 64
     n_blocks: int = 2  # of rank and bin
     n_heads: int = 4
-    batch_size: int = 64
+    batch_size: int = 32
     steps: int = 500
-    trial_steps: int = 80  # for each learning rate
+    trial_steps: int = 100  # for each learning rate
     learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
     n_components: int = 32  # coordinates of gene vectors that start at principal axes
 
