@@ -138,6 +138,8 @@ def learning_rate(
 ) -> float:
     """Return the rate with the lowest validation loss after a short trial of each, and store the trials.
 
+    Where the budget names a single rate, there is nothing to try.
+
     Parameters
     ----------
     arm : str
@@ -153,6 +155,8 @@ def learning_rate(
     """
     from ..training import fit
 
+    if len(budget.learning_rates) == 1:
+        return budget.learning_rates[0]
     where = f"{study}/rates-{arm.lower()}"
     if not results.stored(where, folder):
         rows = []
