@@ -49,6 +49,36 @@ def test_names_wherever_they_are(tables, names, var):
     np.testing.assert_array_equal(library_size, np.ravel(adata.X.sum(axis=1)))
 
 
+@pytest.mark.parametrize(
+    ("names", "var"),
+    [
+        (SYMBOLS, {}),
+        ([f"{e}.{i}" for i, e in enumerate(ENSEMBL)], {}),
+        (SYMBOLS, {"gene_ids": ENSEMBL}),
+        (SYMBOLS, {"ensembl_id": [f"{e}.3" for e in ENSEMBL], "matched": [True] * 6}),
+    ],
+    ids=["symbols", "versions", "gene_ids", "loaded"],
+)
+def test_a_vocabulary_of_ensembl_ids(tables, names, var):
+    adata = user_data(names, **var)
+    counts, measured, library_size = align(adata, [*ENSEMBL[:4][::-1], "ENSG00000075624"])
+    np.testing.assert_array_equal(counts.toarray()[:, :4], adata.X.toarray()[:, 3::-1])
+    assert measured.tolist() == [True] * 4 + [False]
+    np.testing.assert_array_equal(library_size, np.ravel(adata.X.sum(axis=1)))
+
+
+def test_a_dataset_is_its_own_vocabulary(tables):
+    adata = user_data(["TP53", "ENSG00000141510.16", "ERCC-00002", "MLL"])
+    aligned = Aligned(adata)
+    ((_, counts, library_size),) = aligned
+    dense = adata.X.toarray()
+    assert aligned.match.genes.tolist() == ["ERCC-00002", "KMT2A", "TP53"] and aligned.match.versions == 1
+    np.testing.assert_array_equal(
+        counts.toarray(), np.c_[dense[:, 2], dense[:, 3], dense[:, 0] + dense[:, 1]]
+    )
+    np.testing.assert_array_equal(library_size, dense.sum(axis=1))
+
+
 def test_duplicates_are_summed_and_strangers_left_out_of_the_total(tables):
     adata = user_data(["TP53", "ENSG00000141510.16", "ERCC-00002", "GAPDH"])
     counts, _, library_size = align(adata, ["GAPDH", "TP53"])

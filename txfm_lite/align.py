@@ -1,7 +1,8 @@
 """Any AnnData's counts in a vocabulary's order: which column is which gene, and whether these are counts.
 
 Gene names may be symbols, former symbols or Ensembl ids of any version, in ``var_names`` or in a usual column
-of ``var``; the name that reaches most of the vocabulary is used, the second best where it finds nothing. The
+of ``var``; the name that reaches most of the vocabulary is used, the second best where it finds nothing. A
+vocabulary is a list of symbols, or of Ensembl ids; without one, the dataset's own genes are taken. The
 matrix may be sparse or dense, in memory or backed by a file; it is read some rows at a time, and every piece
 is checked: log-transformed, scaled or otherwise processed values are refused, with a word on where the counts
 are.
@@ -50,6 +51,10 @@ class GeneMatch:
         Where the gene names were found.
     spelling : float
         Share of the identified genes that only another spelling (case, dots) led to.
+    genes : ndarray of str, shape (G,)
+        The vocabulary.
+    versions : int
+        Names that were Ensembl ids with a version, which was dropped.
     """
 
     place: np.ndarray
@@ -57,28 +62,39 @@ class GeneMatch:
     measured: np.ndarray
     names: str
     spelling: float
+    genes: np.ndarray
+    versions: int
 
 
-def match_genes(var: pd.DataFrame, genes: Sequence[str]) -> GeneMatch:
+def match_genes(var: pd.DataFrame, genes: Sequence[str] | None = None) -> GeneMatch:
     """Find the vocabulary's gene for each row of ``var``.
 
     Parameters
     ----------
     var : DataFrame
         With a column ``matched``, as :func:`txfm_lite.datasets.load` gives it, the index counts as resolved.
-    genes : sequence of str, length G
+    genes : sequence of str, length G, optional
+        Symbols, or Ensembl ids without version. By default the dataset's own genes: all columns, in
+        alphabetical order of their symbols, or of their own names where no symbol is known.
 
     Raises
     ------
     ValueError
-        If none of the names leads to a gene of the vocabulary.
+        If none of the names leads to a gene of the vocabulary, or it lists a gene twice.
     """
     import pandas as pd
 
-    vocabulary, resolver = pd.Index(genes), None
-    if "matched" in var:
-        names, found, label = var.index, var["matched"].to_numpy(dtype=bool), "var_names"
-        place, spelling = vocabulary.get_indexer(names), 0.0
+    vocabulary, resolver = None if genes is None else pd.Index(genes), None
+    if genes is not None and not vocabulary.is_unique:
+        raise ValueError(f"the vocabulary lists {vocabulary[vocabulary.duplicated()][0]!r} more than once")
+    ensembl = genes is not None and len(genes) and all(str(g).startswith("ENSG") for g in genes)
+    by = "ensembl_id" if ensembl else "gene"
+    if "matched" in var and (by == "gene" or by in var):
+        names, label = (var.index, "var_names") if by == "gene" else (var[by], f"var[{by!r}]")
+        known = pd.Index(names).astype(str)
+        if by == "ensembl_id":
+            known = known.str.replace(r"\.\d+$", "", regex=True)
+        found, spelled = var["matched"].to_numpy(dtype=bool), 0
     else:
         resolver = gene_names.default_resolver()
         candidates = {"var_names": var.index, **{f"var[{c!r}]": var[c] for c in ID_COLUMNS if c in var}}
@@ -88,29 +104,38 @@ def match_genes(var: pd.DataFrame, genes: Sequence[str]) -> GeneMatch:
             raise ValueError(
                 "the genes are only numbered: put their symbols or Ensembl ids into adata.var_names"
             )
-        hits = {k: _reach(resolver.resolve(v).frame["gene"], vocabulary) for k, v in candidates.items()}
+        hits = {k: _reach(resolver.resolve(v).frame, by, vocabulary) for k, v in candidates.items()}
         label, *others = sorted(hits, key=hits.get, reverse=True)
         second = next((k for k in others if 2 * hits[k] >= hits[label]), None)  # fewer: another kind of data
         frame = resolver.resolve(candidates[label], also=candidates.get(second)).frame
-        place = vocabulary.get_indexer(frame["gene"])
-        found = ~frame["how"].isin(["unmatched", "ambiguous"]).to_numpy() | (place >= 0)
-        spelling = float((frame["how"] == "spelling").sum() / max(found.sum(), 1))
-        names = candidates[label]
+        names, known = candidates[label], pd.Index(frame[by])
+        found = ~frame["how"].isin(["unmatched", "ambiguous"]).to_numpy()
+        spelled = (frame["how"] == "spelling").sum()
+    if vocabulary is None:
+        vocabulary = pd.Index(np.unique(known.to_numpy().astype(str)))
+    place = vocabulary.get_indexer(known)
+    if resolver is not None or by == "ensembl_id" or genes is None:
+        found = found | (place >= 0)
     if not (place >= 0).any():
         hint = "resolve the names, or put symbols or Ensembl ids into adata.var_names"
         if resolver is not None and resolver.name == "identity":
             hint = "the gene tables are out of reach, so that only identical names are found"
         raise ValueError(
             f"none of the {len(var):,} genes ({', '.join(map(str, names[:3]))}, ...) is in the vocabulary "
-            f"({', '.join(map(str, genes[:3]))}, ...): {hint}"
+            f"({', '.join(map(str, vocabulary[:3]))}, ...): {hint}"
         )
-    measured = np.zeros(len(genes), dtype=bool)
+    measured = np.zeros(len(vocabulary), dtype=bool)
     measured[place[place >= 0]] = True
-    return GeneMatch(place, found, measured, label, spelling)
+    versions = sum(n.startswith("ENSG") and "." in n for n in map(str, names))
+    spelling = float(spelled / max(found.sum(), 1))
+    return GeneMatch(place, found, measured, label, spelling, vocabulary.to_numpy().astype(str), versions)
 
 
-def _reach(names: pd.Series, vocabulary: pd.Index) -> int:
-    return len(np.unique(vocabulary.get_indexer(names)))
+def _reach(frame: pd.DataFrame, by: str, vocabulary: pd.Index | None) -> int:
+    """Count the genes of the vocabulary, or without one of the gene table, that some names lead to."""
+    if vocabulary is None:
+        return frame.loc[~frame["how"].isin(["unmatched", "ambiguous"]), "gene"].nunique()
+    return len(np.unique(vocabulary.get_indexer(frame[by])))
 
 
 class Aligned:
@@ -120,7 +145,8 @@ class Aligned:
     ----------
     adata : AnnData
         In memory, or backed by a file.
-    genes : sequence of str, length G
+    genes : sequence of str, length G, optional
+        By default the dataset's own, see :func:`match_genes`.
     layer : str, optional
         Where the counts are: a name in ``layers``, or "raw" for ``adata.raw``; by default X.
 
@@ -136,8 +162,8 @@ class Aligned:
         If there is no such layer, or none of the genes is in the vocabulary.
     """
 
-    def __init__(self, adata: AnnData, genes: Sequence[str], layer: str | None = None):
-        self.adata, self.n_genes = adata, len(genes)
+    def __init__(self, adata: AnnData, genes: Sequence[str] | None = None, layer: str | None = None):
+        self.adata = adata
         if layer is None:
             self.matrix, var, self.where = _x(adata), adata.var, "X"
         elif layer in adata.layers:
@@ -150,6 +176,7 @@ class Aligned:
         if self.matrix is None or not adata.n_obs:
             raise ValueError(f"{self.where} is empty{self._elsewhere()}")
         self.match, self.totals = match_genes(var, genes), np.zeros(3)
+        self.n_genes = len(self.match.genes)
 
     def __iter__(self) -> Iterator[tuple[slice, sp.csr_matrix, np.ndarray]]:
         """Yield rows, their counts over the vocabulary, float32 (n, G), and their library sizes, (n,).
@@ -164,9 +191,6 @@ class Aligned:
         """
         import scipy.sparse as sp
 
-        found = np.flatnonzero(self.match.place >= 0)
-        entries = np.ones(found.size, np.float32), (found, self.match.place[found])
-        move = sp.csr_matrix(entries, shape=(len(self.match.place), self.n_genes))
         self.totals = np.zeros(3)
         for start in range(0, self.adata.n_obs, ROWS):
             rows = slice(start, min(start + ROWS, self.adata.n_obs))
@@ -174,7 +198,8 @@ class Aligned:
             fault = not_counts(x.data)
             if fault:
                 raise ValueError(f"{self.where} {fault}{self._elsewhere()}")
-            x = x.astype(np.float32)
+            x = x.astype(np.float32)  # a copy
+            x.sum_duplicates()
             library_size = x @ self.match.identified.astype(np.float64)
             empty = np.flatnonzero(library_size == 0)
             if empty.size:
@@ -183,9 +208,25 @@ class Aligned:
                     f"genes (the first is {self.adata.obs_names[start + empty[0]]!r}): leave them out, for "
                     "example with scanpy.pp.filter_cells(adata, min_counts=1)"
                 )
-            counts = x @ move
-            self.totals += x.sum(dtype=np.float64), library_size.sum(), counts.sum(dtype=np.float64)
+            counts = self._move(x)
+            # of the arrays: a matrix would first sort its entries, which takes longer than all the rest
+            totals = x.data.sum(dtype=np.float64), library_size.sum(), counts.data.sum(dtype=np.float64)
+            self.totals += totals
             yield rows, counts, library_size
+
+    def _move(self, x: sp.csr_matrix) -> sp.csr_matrix:
+        """Bring columns into the vocabulary's order; add up those of one gene."""
+        import scipy.sparse as sp
+
+        place, shape = self.match.place, (x.shape[0], self.n_genes)
+        found = np.flatnonzero(place >= 0)
+        if found.size > self.match.measured.sum():
+            entries = np.ones(found.size, np.float32), (found, place[found])
+            return x @ sp.csr_matrix(entries, shape=(len(place), self.n_genes))
+        indices = place.astype(np.int32).take(x.indices)  # half the time of the product
+        kept = np.flatnonzero(indices >= 0)
+        indptr = np.searchsorted(kept, x.indptr)
+        return sp.csr_matrix((x.data.take(kept), indices.take(kept), indptr), shape)
 
     def report(self) -> dict[str, Any]:
         """Say how well the dataset and the vocabulary fit; counts are those read so far."""

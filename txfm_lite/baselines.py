@@ -30,8 +30,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import encodings
 from .align import Aligned, align, not_counts
 from .embed import PANEL
+from .encodings_arrays import CP10K, log_normalise
 from .files import cache_directory
 from .linear import normal_scores, principal_components
 
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
     from .txfm import TxFM
 
 LIBRARY_SIZE = 1e5  # the same normalisation as TxFM's
-CP10K = 1e4  # the usual one, where a published baseline is to be met
 N_COMPONENTS = 64  # 32 to 128 do equally well on held-out batches of the training studies
 HVG_SIZES = (1024, 2000, 5000)
 LEAST_COUNTS = 10  # genes with fewer in the whole target are no candidates for the most variable ones
@@ -88,16 +89,9 @@ def measured_counts(
     return counts, adata.var_names.to_numpy().astype(str), library_size
 
 
-def log_normalise(counts: sp.csr_matrix, library_size: np.ndarray, to: float = LIBRARY_SIZE) -> sp.csr_matrix:
-    """Return log(1 + to · counts / library size), sparse float32, shape (n, G)."""
-    x = counts.astype(np.float32)  # a copy
-    x.data = np.log1p(x.data * np.repeat(to / library_size, np.diff(x.indptr))).astype(np.float32)
-    return x
-
-
 def log_counts(counts: sp.csr_matrix, library_size: np.ndarray) -> np.ndarray:
     """Return log(1 + 1e5 · counts / library size), dense float32, from sparse counts of shape (n, G)."""
-    return log_normalise(counts, library_size).toarray()
+    return log_normalise(counts, library_size, LIBRARY_SIZE).toarray()
 
 
 def embed_raw_counts(adata: AnnData, genes: Sequence[str] | None = None) -> np.ndarray:
@@ -141,7 +135,7 @@ def embed_pca(
     All genes take part, unscaled. A small dataset has at most min(n, G) - 1 components.
     """
     counts, _, library_size = measured_counts(adata, genes)
-    x = log_normalise(counts, library_size)
+    x = log_normalise(counts, library_size, LIBRARY_SIZE)
     scores, _ = principal_components(x, np.ones((len(library_size), 1)), -x.mean(axis=0), n_components, seed)
     return scores
 
@@ -169,11 +163,9 @@ def embed_souza_mehta(
 
 
 def embed_gene_vectors(adata: AnnData, vectors: pd.DataFrame) -> np.ndarray:
-    """Return the mean of gene vectors weighted by expression, as GenePT-w does, float32, shape (n, d).
+    """Return the mean of gene vectors weighted by expression, float32, shape (n, d).
 
-    z = (1 / G) Σ x_g E_g with x = log(1 + CP10k) and G all genes of the dataset: a gene without a vector
-    counts as a vector of zeros (Chen & Zou 2025, GenePT). GenePT's vectors describe genes in words; any other
-    table serves as well.
+    GenePT-w: see :func:`txfm_lite.encodings_orders.genept`.
 
     Parameters
     ----------
@@ -181,9 +173,7 @@ def embed_gene_vectors(adata: AnnData, vectors: pd.DataFrame) -> np.ndarray:
     vectors : DataFrame, shape (genes, d)
         Indexed by gene symbol.
     """
-    counts, _, library_size = align(adata, vectors.index.to_numpy())
-    x = log_normalise(counts, library_size, CP10K)
-    return (x @ vectors.to_numpy(np.float32)) / np.float32(adata.n_vars)
+    return encodings.genept(adata, vectors).vectors
 
 
 class CorpusPCA:
@@ -220,7 +210,10 @@ class CorpusPCA:
         import scipy.sparse as sp
 
         rows = corpus.rows("train")
-        x, dataset = log_normalise(corpus.csr(rows), corpus.library_size[rows]), corpus.dataset[rows]
+        x, dataset = (
+            log_normalise(corpus.csr(rows), corpus.library_size[rows], LIBRARY_SIZE),
+            corpus.dataset[rows],
+        )
         size = np.bincount(dataset, minlength=len(corpus.measured))
         n_measuring = np.maximum(size @ corpus.measured, 1)
         total = np.asarray(x.sum(axis=0, dtype=np.float64)).ravel()
@@ -244,7 +237,7 @@ class CorpusPCA:
         for _, x, total in aligned:
             if share < 1:
                 total = np.maximum(np.asarray(x.sum(axis=1)).ravel(), 1) / share
-            parts.append(log_normalise(x, total) @ self.components.T + shift)
+            parts.append(log_normalise(x, total, LIBRARY_SIZE) @ self.components.T + shift)
         return np.concatenate(parts)
 
     def gene_vectors(self) -> pd.DataFrame:

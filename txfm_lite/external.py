@@ -27,14 +27,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .align import not_counts
+from . import encodings
+from .encodings_orders import dictionaries
 from .evaluate.scores import Embedding
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import scipy.sparse as sp
     import torch
     from anndata import AnnData
+
+    from .encodings import Encoding
 
 log = logging.getLogger("txfm_lite")
 
@@ -75,60 +76,36 @@ class Geneformer:
             from transformers import BertForMaskedLM
         except ImportError as error:
             raise ImportError("Geneformer needs transformers: pip install 'txfm-lite[external]'") from error
-        token = _dictionary(tokens, "tokens", "token")
-        median = _dictionary(medians, "medians", "median")
-        if "<cls>" in token.index:
+        self.medians, self.tokens = dictionaries(medians, tokens)
+        if "<cls>" in self.tokens:
             raise ValueError("this dictionary has <cls>: it is of a later version than this adapter reads")
         self.model = BertForMaskedLM.from_pretrained(model, **hub).eval().to(device)
         config = self.model.config
-        if config.vocab_size != len(token):
+        if config.vocab_size != len(self.tokens):
             raise ValueError(
-                f"{model} has {config.vocab_size:,} tokens, the dictionary {len(token):,}: take the "
+                f"{model} has {config.vocab_size:,} tokens, the dictionary {len(self.tokens):,}: take the "
                 "dictionaries that were published with these weights"
             )
-        self.longest, self.pad = config.max_position_embeddings, int(token["<pad>"])
-        genes = token.index.intersection(median.index)
-        self.genes, self.token, self.median = genes, token[genes].to_numpy(), median[genes].to_numpy()
+        self.longest, self.pad = config.max_position_embeddings, int(self.tokens["<pad>"])
 
-    def encode(self, adata: AnnData) -> list[np.ndarray]:
-        """Return each cell's tokens, the gene with the highest value first; see :func:`rank_by_median`.
+    def encode(self, adata: AnnData) -> Encoding:
+        """Return each cell's tokens, the gene with the highest value first.
 
-        Genes are found by ``var["ensembl_id"]``, or else by resolving ``var_names``; columns of one gene are
-        added up. The total is that of all columns.
-
-        Raises
-        ------
-        ValueError
-            If X holds no counts, or none of the genes is in the dictionary.
+        See :func:`txfm_lite.encodings_orders.geneformer`, which also says what is refused.
         """
-        import scipy.sparse as sp
-
-        x = sp.csr_matrix(adata.X, dtype=np.float64)
-        if fault := not_counts(x.data):
-            raise ValueError(f"X {fault}")
-        place = self.genes.get_indexer(_ensembl_ids(adata))
-        found = np.flatnonzero(place >= 0)
-        if not found.size:
-            raise ValueError(
-                f"none of the {adata.n_vars:,} genes is in Geneformer's dictionary: put Ensembl ids into "
-                "var['ensembl_id']"
-            )
-        log.info("Geneformer knows %d of %d genes", found.size, adata.n_vars)
-        move = sp.csr_matrix((np.ones(found.size), (found, place[found])), (adata.n_vars, len(self.genes)))
-        return rank_by_median(x @ move, np.asarray(x.sum(axis=1)).ravel(), self.median, self.token)
+        return encodings.geneformer(adata, self.medians, self.tokens, longest=self.longest)
 
     def embed(self, adata: AnnData) -> np.ndarray:
         """Return one row per cell, float32, shape (n, d); nan, with a warning, for a cell without a token."""
         import torch
 
-        cells = self.encode(adata)
-        lengths = np.array([len(c) for c in cells])
-        if cut := (lengths > self.longest).sum():
-            log.info("Geneformer: %d of %d cells lose their lowest genes", cut, len(cells))
+        encoding = self.encode(adata)
+        cells = np.split(encoding.tokens, encoding.indptr[1:-1])
+        lengths = np.diff(encoding.indptr)
         out = empty_rows(adata, lengths, self.model.config.hidden_size)
         with torch.inference_mode():
             for rows in batches(lengths):
-                tokens = padded([cells[i][: self.longest] for i in rows], self.pad, self.model.device)
+                tokens = padded([cells[i] for i in rows], self.pad, self.model.device)
                 shown = tokens != self.pad
                 layer = self.model(tokens, attention_mask=shown, output_hidden_states=True).hidden_states[-2]
                 total = (layer * shown[..., None]).sum(dim=1)
@@ -138,63 +115,6 @@ class Geneformer:
     def __call__(self, adata: AnnData, seed: int = 0) -> Embedding:
         """Return the embedding with the cells' names; a cell without one is an error that names it."""
         return Embedding(self.embed(adata), adata.obs_names, "Geneformer")
-
-
-def rank_by_median(
-    counts: sp.csr_matrix, totals: np.ndarray, median: np.ndarray, token: np.ndarray
-) -> list[np.ndarray]:
-    """Order each cell's genes by 10,000 · count / total / median, highest first; zeros are left out.
-
-    The division by the gene's median over a corpus makes this no order within the cell: genes with one count
-    come in the same order in every cell. Equal values come in the order of their tokens (Geneformer's own
-    sort leaves that to chance).
-
-    Parameters
-    ----------
-    counts : csr_matrix, shape (n, g)
-    totals : ndarray, shape (n,)
-        Of all genes, also those that are not in the dictionary. They do not change the order.
-    median, token : ndarray, shape (g,)
-
-    Returns
-    -------
-    list of ndarray of int64
-    """
-    cells = []
-    for i, total in enumerate(totals):
-        a, b = counts.indptr[i], counts.indptr[i + 1]
-        genes, count = counts.indices[a:b], counts.data[a:b]
-        genes, count = genes[count > 0], count[count > 0]
-        value = (1e4 * count / total / median[genes]).astype(np.float32)
-        cells.append(token[genes[np.lexsort((token[genes], -value))]].astype(np.int64))
-    return cells
-
-
-def _dictionary(path: str | Path | None, part: str, value: str) -> pd.Series:
-    """Return a Geneformer dictionary as a series indexed by Ensembl id."""
-    from . import datasets
-    from .tables import pickled_dictionary
-
-    if path is None:
-        frame = datasets.read("geneformer_v1_dictionaries", part)
-    else:
-        frame = pickled_dictionary([Path(path)], value=value)
-    return frame.set_index("key")[value]
-
-
-def _ensembl_ids(adata: AnnData) -> pd.Index:
-    """Return an Ensembl id without version for each column, "" where none is known."""
-    import pandas as pd
-
-    from . import genes
-
-    if "ensembl_id" in adata.var:
-        ids = adata.var["ensembl_id"]
-    else:
-        ids = genes.default_resolver().resolve(adata.var_names).frame["ensembl_id"]
-    return pd.Index(
-        pd.Series(ids.to_numpy()).astype("string").fillna("").str.replace(r"\.\d+$", "", regex=True)
-    )
 
 
 def empty_rows(adata: AnnData, lengths: np.ndarray, d: int) -> np.ndarray:

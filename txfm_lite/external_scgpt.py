@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .align import Aligned
+from . import encodings
 from .evaluate.scores import Embedding
 from .external import batches, empty_rows, padded
 
@@ -72,25 +71,12 @@ class ScGPT:
     def encode(self, adata: AnnData, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return each cell's tokens and values, the class token first.
 
-        A cell with more genes than fit is shown a random draw of them. Draws (of genes, and of bins among
-        equal edges) follow from the seed and the cell's name. Errors as in
-        :class:`txfm_lite.align.Aligned`.
+        See :func:`txfm_lite.encodings_values.scgpt`, which also says what is refused.
         """
-        cells = []
-        for rows, counts, _ in Aligned(adata, self.genes):
-            for i, name in enumerate(adata.obs_names[rows]):
-                a, b = counts.indptr[i], counts.indptr[i + 1]
-                genes, count = counts.indices[a:b], counts.data[a:b]
-                genes, count = genes[count > 0], count[count > 0]
-                order = np.argsort(genes)
-                genes, count = genes[order], count[order]
-                rng = np.random.default_rng([seed, zlib.crc32(str(name).encode())])
-                value = bin_counts(count, self.n_bins, rng)
-                if len(genes) > self.longest - 1:
-                    kept = np.sort(rng.choice(len(genes), self.longest - 1, replace=False))
-                    genes, value = genes[kept], value[kept]
-                cells.append((np.r_[self.cls, self.token[genes]], np.r_[self.pad_value, value]))
-        return cells
+        found = encodings.scgpt(adata, self.genes, n_bins=self.n_bins, longest=self.longest, seed=seed)
+        tokens = np.append(self.token, self.cls)[found.tokens]
+        values = np.where(tokens == self.cls, self.pad_value, found.values)
+        return list(zip(*(np.split(a, found.indptr[1:-1]) for a in (tokens, values)), strict=True))
 
     def embed(self, adata: AnnData, seed: int = 0) -> np.ndarray:
         """Return one row per cell, of length 1, float32, shape (n, d); nan, warned of, without a gene."""
@@ -111,32 +97,6 @@ class ScGPT:
     def __call__(self, adata: AnnData, seed: int = 0) -> Embedding:
         """Return the embedding with the cells' names; a cell without one is an error that names it."""
         return Embedding(self.embed(adata, seed), adata.obs_names, "scGPT")
-
-
-def bin_counts(values: np.ndarray, n_bins: int, rng: np.random.Generator) -> np.ndarray:
-    """Put a cell's non-zero values into bins 1 to n_bins - 1, by quantiles of the cell's own values.
-
-    The edges are n_bins - 1 quantiles; a value's bin is the number of edges that it reaches. A value that
-    equals several edges, like most single counts, is put into one of their bins at random: so scGPT draws
-    different bins for equal counts. Nothing but the order within the cell matters.
-
-    Parameters
-    ----------
-    values : ndarray, shape (g,)
-        Above zero.
-    n_bins : int
-        With the bin 0 of zeros.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ndarray of int64, shape (g,)
-    """
-    if not len(values):
-        return np.zeros(0, dtype=np.int64)
-    edges = np.quantile(values, np.linspace(0, 1, n_bins - 1))
-    below, reached = (np.searchsorted(edges, values, side) for side in ("left", "right"))
-    return rng.integers(np.minimum(below + 1, reached), reached, endpoint=True)
 
 
 def _scgpt_network(weights: dict[str, torch.Tensor], args: dict[str, Any], label: str) -> torch.nn.ModuleDict:

@@ -13,29 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from .encodings_arrays import shown_genes
+
 if TYPE_CHECKING:
     from .txfm import TxFM
 
 MEMORY = 256_000_000  # bytes of activations per batch: it fits beside anything, and larger is no faster
-
-
-def shown_genes(measured: np.ndarray, n_genes: int | None, n_draws: int, seed: int) -> list[np.ndarray]:
-    """Return the vocabulary ids to show, one sorted array per draw; a single one if all genes are shown.
-
-    Raises
-    ------
-    ValueError
-        If no gene is measured, or `n_genes` or `n_draws` is not positive.
-    """
-    candidates = np.flatnonzero(measured)
-    if not candidates.size:
-        raise ValueError("none of the model's genes is measured: there is nothing to show")
-    if n_draws < 1 or (n_genes is not None and n_genes < 1):
-        raise ValueError(f"n_genes = {n_genes}, n_draws = {n_draws}: should be positive")
-    if n_genes is None or n_genes >= len(candidates):
-        return [candidates]
-    rng = np.random.default_rng(seed)
-    return [np.sort(rng.choice(candidates, n_genes, replace=False)) for _ in range(n_draws)]
 
 
 def encode_rows(
