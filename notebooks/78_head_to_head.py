@@ -123,7 +123,7 @@ cfg = notebook.resolve(
             data="real",
             n_seeds=1,
             n_genes=2048,
-            n_tokens=64,
+            n_tokens=48,
             n_revealed=512,
             d_model=32,
             n_blocks=1,
@@ -136,12 +136,12 @@ cfg = notebook.resolve(
             data="real",
             n_seeds=3,
             n_genes=4096,
-            n_tokens=128,
+            n_tokens=64,
             n_revealed=1024,
             d_model=64,
             n_blocks=2,
             batch_size=32,
-            steps=500,
+            steps=300,
             trials=True,
             n_studies=20,
         ),
@@ -391,8 +391,8 @@ if not stand_ins:
 #
 # | | Geneformer | scBERT | here |
 # |---|---|---|---|
-# | cells for training | 27 million, three epochs | about a million | fifteen thousand, about one epoch |
-# | genes in a list | 2,048 highest by rank | all 16,906, zeros included | the same 128 highest for both heads |
+# | cells for training | 27 million, three epochs | about a million | ten thousand, two thirds of an epoch |
+# | genes in a list | 2,048 highest by rank | all 16,906, zeros included | the same 64 highest for both heads |
 # | level | a learned vector per place | bins 0 to 5 | one matrix of eight rows: waves of the place, or bins 0 to 7 |
 # | gene vectors start | at random | gene2vec, from outside | principal axes of the corpus |
 # | hidden | 15 %: 80 mask, 10 random, 10 as is | 15 % of non-zero: 90 mask | 15 %: 80, 10, 10 |

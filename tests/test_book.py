@@ -116,7 +116,8 @@ def test_the_book_shows_the_executed_notebook(built):
 
 def test_the_book_shows_the_ledger_as_judged(built):
     page = (built / "_build" / "html" / "book" / "ledger.html").read_text()
-    assert "<!-- ledger" not in page and page.count('class="verdict-') == page.count('id="txfm-') > 16
+    claims = re.findall(r'id="(?:txfm|rank)-', page)
+    assert "<!-- ledger" not in page and page.count('class="verdict-') == len(claims) > 16
 
 
 def test_the_pages_ask_nothing_of_the_network(built):

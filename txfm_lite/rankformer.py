@@ -129,7 +129,7 @@ def tokenise(
     """
     from scipy.sparse import csr_matrix
 
-    from .encodings import absolute_bins, descending
+    from .encodings_arrays import absolute_bins, descending
 
     spans = indices.astype(np.int64), indptr - indptr[0]
     cells = csr_matrix((np.array(counts, np.float64), *spans), (len(library_size), config.n_genes))
@@ -144,7 +144,7 @@ def tokenise(
         return genes, np.broadcast_to(place, genes.shape), shown
     cells.data *= np.repeat(PER / np.asarray(library_size, dtype=np.float64), np.diff(cells.indptr))
     bins = absolute_bins(cells, config.n_levels - 1).toarray()
-    return genes, np.take_along_axis(bins, genes, 1) * shown, shown
+    return genes, np.take_along_axis(bins, genes, 1).astype(np.int64) * shown, shown
 
 
 class Rankformer(nn.Module):

@@ -65,15 +65,15 @@ class Budget:
     """What every arm may spend. The defaults are minutes per model on one CPU core."""
 
     n_genes: int = 4096  # the corpus' most variable genes
-    n_tokens: int = 128  # of a cell, rank and bin
+    n_tokens: int = 64  # of a cell, rank and bin
     n_levels: int = 8
     n_revealed: int = 1024  # of a cell, TxFM
     d_model: int = 64
     n_blocks: int = 2  # of rank and bin
     n_heads: int = 4
     batch_size: int = 32
-    steps: int = 500
-    trial_steps: int = 100  # for each learning rate
+    steps: int = 300
+    trial_steps: int = 60  # for each learning rate
     learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
     n_components: int = 32  # coordinates of gene vectors that start at principal axes
 
@@ -121,7 +121,7 @@ def schedule(budget: Budget, learning_rate: float, seed: int, steps: int | None 
         batch_size=budget.batch_size,
         learning_rate=learning_rate,
         seed=seed,
-        validate_every=max(1, steps // 5),
+        validate_every=max(1, steps // 3),
         n_validation=256,
         checkpoint_minutes=2,
         start_from_components=budget.n_components,
