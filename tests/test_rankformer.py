@@ -20,8 +20,9 @@ from txfm_lite.corpus import Corpus
 from txfm_lite.curate import Rules, build
 from txfm_lite.embed_tokens import embed_tokens, tokens
 from txfm_lite.estimate import activation_bytes, n_parameters, tflop_per_sample
+from txfm_lite.inference import encode_tokens
 from txfm_lite.pretraining import TokenPretraining, gene_medians, mean_profile, token_frequency
-from txfm_lite.rankformer import HEADS, Rankformer, RankformerConfig, encode_rows, per_cell, tokenise
+from txfm_lite.rankformer import HEADS, Rankformer, RankformerConfig, per_cell, tokenise
 from txfm_lite.training import TrainConfig, _start_from, fit
 from txfm_lite.txfm import TxFM, TxFMConfig
 
@@ -187,8 +188,8 @@ def test_padding_says_nothing(head):
         out = m.encode(genes, levels, shown)
         other = m.encode(torch.where(shown, genes, 7), torch.where(shown, levels, 1), shown)
     assert torch.equal(out[shown], other[shown])
-    alone = [encode_rows(m, *arrays(x[i])) for i in range(8)]
-    together = encode_rows(m, *arrays(x))
+    alone = [encode_tokens(m, *arrays(x[i])) for i in range(8)]
+    together = encode_tokens(m, *arrays(x))
     np.testing.assert_allclose(np.concatenate(alone), together, atol=1e-5)
     n = shown[2].sum()
     expected = m.encode(genes[2:3, :n], levels[2:3, :n])[0].mean(0)
@@ -217,8 +218,8 @@ def test_columns_in_another_order_change_nothing(head):
     for row in shuffled:  # the same entries, stored in another order
         places = np.random.default_rng(1).permutation(row.nnz)
         row.indices, row.data = row.indices[places], row.data[places]
-    stored = [encode_rows(m, *arrays(row)) for row in shuffled]
-    np.testing.assert_allclose(np.concatenate(stored), encode_rows(m, *arrays(x)), atol=1e-5)
+    stored = [encode_tokens(m, *arrays(row)) for row in shuffled]
+    np.testing.assert_allclose(np.concatenate(stored), encode_tokens(m, *arrays(x)), atol=1e-5)
     m.genes = [f"g{i}" for i in range(50)]
     adata = anndata.AnnData(x, var=pd.DataFrame({"matched": True}, index=m.genes))
     a = embed_tokens(adata.copy(), m)
@@ -383,7 +384,7 @@ def test_embedding_an_anndata(head, runs, corpus):
     adata = anndata.AnnData(corpus.csr(rows), var=var)
     found = embed_tokens(adata, m, library_share=1.0)
     assert np.array_equal(adata.obsm[f"X_{head}"], found) and adata.uns[head]["block"] == -1
-    expected = encode_rows(m, *corpus.read(rows), np.asarray(adata.X.sum(1)).ravel())
+    expected = encode_tokens(m, *corpus.read(rows), np.asarray(adata.X.sum(1)).ravel())
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert all(
         np.array_equal(a, b)
@@ -418,7 +419,7 @@ def test_what_cannot_be_embedded(head, runs, corpus):
     with pytest.raises(ValueError, match=r"1 samples have no counts .* row 1"):
         x = cells(3)
         x.data[x.indptr[1] : x.indptr[2]] = 0
-        encode_rows(model(head), *arrays(x)[:3], np.ones(3))
+        encode_tokens(model(head), *arrays(x)[:3], np.ones(3))
 
 
 @pytest.mark.parametrize(

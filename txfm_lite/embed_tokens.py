@@ -16,7 +16,8 @@ import numpy as np
 
 from .align import Aligned
 from .embed import LEAST_SHARE, PANEL, _judge, ready
-from .rankformer import Rankformer, encode_rows, tokenise
+from .inference import encode_tokens
+from .rankformer import Rankformer, tokenise
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -67,7 +68,7 @@ def embed_tokens(
     out = np.empty((adata.n_obs, model.config.d_model), dtype=np.float32)
     for rows, x, library_size in _cells(aligned, share):
         arrays = x.indptr, x.indices, x.data, library_size
-        out[rows] = encode_rows(model, *arrays, block=block, batch_size=batch_size)
+        out[rows] = encode_tokens(model, *arrays, block=block, batch_size=batch_size)
     adata.obsm[f"X_{head}"] = out
     adata.uns[head] = {**aligned.report(), "model": name, "block": block, "library_share": share}
     return out

@@ -13,10 +13,9 @@ import torch
 
 from .corpus import Corpus
 from .devices import Samples, ship
-from .inference import encode_rows
+from .inference import encode_rows, encode_tokens
 from .loader import Batch
 from .rankformer import PER, Rankformer, per_cell, tokenise
-from .rankformer import encode_rows as mean_tokens
 from .steps import Steps, TrainConfig
 from .txfm import TxFM
 
@@ -256,4 +255,4 @@ class TokenPretraining(Steps):
 
     def embed(self, rows: np.ndarray, dataset: int) -> np.ndarray:
         """Embed rows: the mean over their tokens."""
-        return mean_tokens(self.model, *self.corpus.read(rows), self.corpus.library_size[rows])
+        return encode_tokens(self.model, *self.corpus.read(rows), self.corpus.library_size[rows])

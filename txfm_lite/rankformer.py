@@ -1,8 +1,8 @@
 """Rank tokens against value tokens: two rival input heads on one encoder.
 
-Both heads see the same genes of a cell, in the same number, through the same blocks, with the same number of
-parameters. A token says two things, which gene and which level; one of them is hidden in 15 % of the tokens,
-and the model has to say what it was. The heads differ in what a level is and in what is hidden:
+Both heads see the same genes of a cell through the same blocks, with the same number of parameters. A token
+says two things, which gene and which level; one of them is hidden in 15 % of the tokens, and the model has to
+say what it was. The heads differ in what a level is and in what is hidden:
 
 ======== ==================================== ======================= ==================================
 head     level of a token                     hidden, predicted       after
@@ -19,7 +19,7 @@ One cell's way through the model, function by function:
 3. :meth:`Rankformer.encode`: transformer blocks in which every token attends to every other.
 4. :meth:`Rankformer.forward`: hide, encode, predict what was hidden from the tokens in its place.
 
-The cell's embedding is the mean over its tokens (:func:`encode_rows`).
+The cell's embedding is the mean over its tokens (:func:`txfm_lite.inference.encode_tokens`).
 
 What is ours, so that the two heads are equal to the last parameter:
 
@@ -29,7 +29,6 @@ What is ours, so that the two heads are equal to the last parameter:
 - scBERT reads all genes, zeros included. Here both read the same T genes, the highest of the cell.
 - Predictions start where the corpus is without looking at the cell: at the genes' frequencies, or at each
   gene's mean bin, by one number per gene.
-- Neither head is longer than T tokens or keeps a token for the end of the list.
 """
 
 from __future__ import annotations
@@ -49,7 +48,6 @@ from .blocks import Block
 
 HEADS = ("rank", "bin")
 PER = 1e4  # counts per ten thousand: both models' unit
-MEMORY = 128_000_000  # bytes of activations per batch when embedding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,18 +76,15 @@ class RankformerConfig:
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"RankformerConfig.{field} = {value!r}: should be a positive integer")
         if self.d_model % self.n_heads:
-            raise ValueError(
-                f"RankformerConfig: d_model {self.d_model} is no multiple of n_heads {self.n_heads}"
-            )
+            found = f"d_model {self.d_model} is no multiple of n_heads {self.n_heads}"
+            raise ValueError(f"RankformerConfig: {found}")
         if self.n_levels % 2:
             raise ValueError(f"RankformerConfig.n_levels = {self.n_levels}: should be even, waves are pairs")
         if not 0 < self.hidden_share < 1 or not 0 <= self.drop_path < 1:
             raise ValueError(f"RankformerConfig: hidden_share or drop_path out of range: {self}")
         if min(self.masked, self.replaced) < 0 or self.masked + self.replaced > 1:
-            raise ValueError(
-                f"RankformerConfig: masked {self.masked} and replaced {self.replaced} should be shares of a "
-                "whole"
-            )
+            found = f"masked {self.masked} and replaced {self.replaced}"
+            raise ValueError(f"RankformerConfig: {found} should be shares of a whole")
 
     @property
     def n_hidden(self) -> int:
@@ -198,9 +193,7 @@ class Rankformer(nn.Module):
         self.register_buffer("profile", torch.zeros(config.n_genes))
         self.register_buffer("spread", torch.ones(()))
         pairs = config.n_levels // 2  # wave lengths from 4 places to twice the longest list
-        length = (
-            4 * (config.n_tokens / 2) ** torch.linspace(0, 1, pairs) if pairs > 1 else torch.tensor([4.0])
-        )
+        length = 4 * (config.n_tokens / 2) ** torch.linspace(0, 1, pairs)
         angle = torch.arange(config.n_tokens)[:, None] * (2 * math.pi / length)
         waves = torch.cat([angle.sin(), angle.cos()], 1) / math.sqrt(pairs)  # as long as a bin's 1
         self.register_buffer("waves", waves, persistent=False)
@@ -401,63 +394,3 @@ class Rankformer(nn.Module):
 def per_cell(nats: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
     """Return the mean over cells of each cell's mean over what was asked; a cell without any counts as 0."""
     return ((nats * asked).sum(1) / asked.sum(1).clamp(min=1)).mean()
-
-
-def encode_rows(
-    model: Rankformer,
-    indptr: np.ndarray,
-    indices: np.ndarray,
-    counts: np.ndarray,
-    library_size: np.ndarray,
-    *,
-    block: int = -1,
-    batch_size: int | None = None,
-) -> np.ndarray:
-    """Embed samples given as CSR arrays over the model's vocabulary: the mean over each cell's tokens.
-
-    Parameters
-    ----------
-    model : Rankformer
-    indptr, indices, counts, library_size : ndarray
-        As for :func:`tokenise`.
-    block : int
-        -1 is the last block, -2 the one before it (Geneformer's default).
-    batch_size : int, optional
-        Samples at a time; it has no influence on the result beyond rounding.
-
-    Returns
-    -------
-    ndarray, float32, shape (n, d_model)
-
-    Raises
-    ------
-    ValueError
-        If a sample has no token, or there is no such block.
-    """
-    config, device, was_training = model.config, model.hidden.device, model.training
-    if not -config.n_blocks - 1 <= block <= -1:
-        raise ValueError(f"block = {block}: with {config.n_blocks} blocks it is {-config.n_blocks - 1} to -1")
-    medians, n = model.medians.cpu().numpy(), len(library_size)
-    size = batch_size or max(1, MEMORY // (4 * config.n_tokens * (14 * config.d_model + config.n_tokens)))
-    out = np.empty((n, config.d_model), dtype=np.float32)
-    model.eval()
-    try:
-        for start in range(0, n, size):
-            part = slice(start, min(start + size, n))
-            bounds = np.asarray(indptr[part.start : part.stop + 1])
-            entries, totals = slice(bounds[0], bounds[-1]), np.asarray(library_size)[part]
-            tokens = tokenise(bounds, indices[entries], counts[entries], totals, medians, config)
-            if (empty := np.flatnonzero(~tokens[2][:, 0])).size:
-                raise ValueError(
-                    f"{empty.size} samples have no counts in the model's genes (the first is row "
-                    f"{start + empty[0]}): leave them out"
-                )
-            longest = tokens[2].sum(1).max()
-            genes, levels, shown = (torch.from_numpy(t[:, :longest].copy()).to(device) for t in tokens)
-            with torch.inference_mode():
-                x = model.encode(genes, levels, None if shown.all() else shown, block=block).float()
-                mean = (x * shown[..., None]).sum(1) / shown.sum(1, keepdim=True)
-            out[part] = mean.cpu().numpy()
-    finally:
-        model.train(was_training)
-    return out
