@@ -117,6 +117,20 @@ def test_probes_know_what_separates_and_what_does_not():
     assert f1["within batches"] > 0.95 > 0.8 > f1["across batches"]
 
 
+def test_log_counts_have_a_column_for_every_gene(corpus):
+    """Also for a study that lacks some: studies can be put side by side."""
+    adata = next(iter(studies.held_out("simulated").values()))[:5].copy()
+    few = adata[:, ::2].copy()
+    whole, half = (heads.log_counts(a, corpus.genes) for a in (adata, few))
+    assert whole.shape == half.shape == (5, corpus.n_genes)
+    measured = np.isin(corpus.genes, few.var_names)
+    assert (half[:, ~measured] == 0).all() and (half[:, measured] > 0).any()
+    total = np.asarray(adata.X.sum(1)).ravel()
+    gene = corpus.genes[measured][0]
+    expected = np.log1p(adata[:, gene].X.toarray().ravel() / total * 1e5)
+    np.testing.assert_allclose(whole[:, corpus.genes == gene].ravel(), expected, rtol=1e-5)
+
+
 def test_studies_side_by_side():
     a, b = (a_study(seed) for seed in (0, 1))
     both, parts = heads.pooled({"p": a, "q": b}, {"p": {"A": "one", "B": "two"}, "q": {"A": "two"}})

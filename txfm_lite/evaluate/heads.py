@@ -74,7 +74,7 @@ class Budget:
     batch_size: int = 32
     steps: int = 300
     trial_steps: int = 60  # for each learning rate
-    learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
+    learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
     n_components: int = 32  # coordinates of gene vectors that start at principal axes
 
 
@@ -217,8 +217,6 @@ def models(
     budget : Budget
         Of the arms, for their untrained twins.
     """
-    from ..baselines import embed_log_counts
-
     fresh = functools.cache(lambda arm, seed: untrained(arm, corpus, budget, seed))
     found: dict[str, suite.Model] = {}
     for arm in ARMS:
@@ -228,7 +226,7 @@ def models(
     for what in ("top genes", "rank tokens", "bin tokens"):
         arm = "bin" if what == "bin tokens" else "rank"
         found[what] = lambda adata, seed, what=what, arm=arm: dense(adata, trained(arm, 0), what)
-    found["log counts"] = lambda adata, seed: embed_log_counts(adata, corpus.genes)
+    found["log counts"] = lambda adata, seed: log_counts(adata, corpus.genes)
     return found
 
 
@@ -268,6 +266,14 @@ def dense(adata: AnnData, model: torch.nn.Module, what: str) -> np.ndarray:
     out = np.zeros((adata.n_obs, model.config.n_genes), dtype=np.float32)
     np.add.at(out, (np.nonzero(shown)[0], genes[shown]), value[what][shown])
     return out
+
+
+def log_counts(adata: AnnData, genes: Sequence[str]) -> np.ndarray:
+    """Return log counts of all `genes`, 0 where a study does not measure one, float32, shape (n, G)."""
+    from .. import align, baselines
+
+    counts, _, library_size = align.align(adata, genes)
+    return baselines.log_counts(counts, library_size)
 
 
 def score(values: np.ndarray, adata: AnnData, seed: int) -> list[dict[str, Any]]:
