@@ -13,7 +13,13 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _SHORT = {"pp": "curate", "tl": "embed", "pl": "plots"}
-_CLASSES = {"TxFM": "txfm", "TxFMConfig": "txfm", "Corpus": "corpus"}
+_CLASSES = {
+    "TxFM": "txfm",
+    "TxFMConfig": "txfm",
+    "Rankformer": "rankformer",
+    "RankformerConfig": "rankformer",
+    "Corpus": "corpus",
+}
 
 
 def __getattr__(name: str):

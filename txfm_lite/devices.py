@@ -15,7 +15,7 @@ import torch
 
 if TYPE_CHECKING:
     from .loader import Batch
-    from .txfm import TxFM, TxFMConfig
+    from .training import Model, ModelConfig
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}  # our names: Lightning's
 COMPILE_PAYS = 50_000.0  # TFLOP in a run below which a minute or two of compilation is not worth it
@@ -64,7 +64,7 @@ def choose_precision(wanted: str, device: torch.device) -> tuple[str, str]:
 
 
 def choose_micro_batch(
-    wanted: int | None, model: TxFMConfig, share: int, device: torch.device, precision: str
+    wanted: int | None, model: ModelConfig, share: int, device: torch.device, precision: str
 ) -> int:
     """Return how many samples go through the model at a time; it divides `share`, a process' part of a batch.
 
@@ -72,7 +72,7 @@ def choose_micro_batch(
     ----------
     wanted : int, optional
         By default the largest number whose activations the device's memory holds.
-    model : TxFMConfig
+    model : TxFMConfig or RankformerConfig
     share : int
     device : torch.device
     precision : str
@@ -98,7 +98,7 @@ def choose_micro_batch(
 
 
 def choose_compile(
-    wanted: bool | None, device: torch.device, model: TxFMConfig, n_samples: int
+    wanted: bool | None, device: torch.device, model: ModelConfig, n_samples: int
 ) -> tuple[bool, str]:
     """Return whether to compile the model, and the reason.
 
@@ -106,7 +106,7 @@ def choose_compile(
     ----------
     wanted : bool, optional
     device : torch.device
-    model : TxFMConfig
+    model : TxFMConfig or RankformerConfig
     n_samples : int
         Of the whole run.
     """
@@ -124,7 +124,7 @@ def choose_compile(
 
 
 @contextmanager
-def compiled(model: TxFM) -> Iterator[None]:
+def compiled(model: Model) -> Iterator[None]:
     """Let encoder, decoder and loss of a model run compiled while it trains.
 
     Validation, with other shapes and little to gain, stays as it is. So does the lookup of gene vectors: its
@@ -136,7 +136,7 @@ def compiled(model: TxFM) -> Iterator[None]:
         return lambda *args, **options: (fast if model.training else plain)(*args, **options)
 
     model.tokens = torch.compiler.disable(model.tokens)
-    parts = ("encode", "decode", "loss")
+    parts = [part for part in ("encode", "decode", "loss") if hasattr(model, part)]
     for part in parts:
         setattr(model, part, in_training(getattr(model, part)))
     try:

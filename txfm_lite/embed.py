@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from .rankformer import Rankformer
     from .txfm import TxFM
 
 log = logging.getLogger("txfm_lite")
@@ -105,14 +106,16 @@ def embed(
     return out
 
 
-def ready(model: TxFM | str | Path, device: str | None = None) -> TxFM:
-    """Return a model that can embed: loaded, with a vocabulary, on the device."""
+def ready(
+    model: TxFM | Rankformer | str | Path, device: str | None = None, kind: type | None = None
+) -> TxFM | Rankformer:
+    """Return a model that can embed: loaded (as a TxFM, or as `kind`), with a vocabulary, on the device."""
     import torch
 
     from .txfm import TxFM
 
     if isinstance(model, str | Path):
-        model = TxFM.from_pretrained(model)
+        model = (kind or TxFM).from_pretrained(model)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if model.genes is None:
         raise ValueError("this model has no vocabulary: it cannot tell which gene is which")

@@ -13,6 +13,7 @@ import dataclasses
 import numpy as np
 import torch
 
+from .rankformer import Rankformer, RankformerConfig
 from .txfm import TxFM, TxFMConfig
 
 WIDTHS = (128, 384, 768, 1024)  # d_model of the last four figures of `Device.tflops`
@@ -121,7 +122,9 @@ def estimate(
     )
 
 
-def tflop_per_sample(config: TxFMConfig, full_last_block: bool = False, backward: bool = True) -> float:
+def tflop_per_sample(
+    config: TxFMConfig | RankformerConfig, full_last_block: bool = False, backward: bool = True
+) -> float:
     """Return the arithmetic of a training sample, 10^12 operations; multiplying and adding count as two.
 
     Matrix products only. Per block and token 8 d² for query, key, value and output, 4 r d² for the MLP of
@@ -130,33 +133,43 @@ def tflop_per_sample(config: TxFMConfig, full_last_block: bool = False, backward
 
     Parameters
     ----------
-    config : TxFMConfig
+    config : TxFMConfig or RankformerConfig
+        A Rankformer reads all tokens of its last block; a hidden token costs 2 d (d + classes) to predict.
     full_last_block : bool
         Count all tokens of the last block, not only what CLS needs: what a plain implementation would do.
     backward : bool
         Count the backward pass, twice the forward pass.
     """
-    d, r, tokens = config.d_model, config.mlp_ratio, min(config.n_revealed, config.n_genes) + 1
+    d, r, tokens = config.d_model, config.mlp_ratio, _tokens(config)
     block = tokens * (8 + 4 * r) * d**2 + 4 * tokens**2 * d
     one_query = tokens * 4 * d**2 + 4 * tokens * d + (4 + 4 * r) * d**2
-    if full_last_block:
+    if full_last_block or isinstance(config, RankformerConfig):
         encoder = config.n_blocks * block
     elif config.n_blocks > 1:
         encoder = (config.n_blocks - 1) * block + one_query
     else:
         encoder = 2 * config.n_genes * d + (2 + 4 * r) * d**2
-    decoder = 2 * (1 + 2 * config.decoder_blocks) * d**2 + 2 * d * config.n_genes
+    if isinstance(config, RankformerConfig):
+        decoder = 2 * d * (d + _classes(config)) * config.n_hidden
+    else:
+        decoder = 2 * (1 + 2 * config.decoder_blocks) * d**2 + 2 * d * config.n_genes
     return (3 if backward else 1) * (encoder + decoder) / 1e12
 
 
-def activation_bytes(config: TxFMConfig, precision: str = "bf16") -> float:
+def activation_bytes(config: TxFMConfig | RankformerConfig, precision: str = "bf16") -> float:
     """Return the memory that one training sample needs until its backward pass is done.
 
-    Per token, number and block 42 bytes in half precision and 72 in float32, a quarter of it in the last
-    block, which keeps keys and values only (measured as what autograd saves); 40 bytes per gene for logits
-    and loss. A single block keeps some numbers per gene shown and head.
+    Per token, number and block 22 + 5 r bytes in half precision and 40 + 8 r in float32, for an MLP of ratio
+    r; a quarter of it in the last block, which keeps keys and values only (measured as what autograd saves);
+    40 bytes per gene for logits and loss. A single block keeps some numbers per gene shown and head. A
+    Rankformer keeps all of its last block, and logits for each hidden token.
     """
-    tokens, per_number = min(config.n_revealed, config.n_genes) + 1, 72 if precision == "fp32" else 42
+    tokens, per_number = _tokens(config), 22 + 5 * config.mlp_ratio
+    if precision == "fp32":
+        per_number = 40 + 8 * config.mlp_ratio
+    if isinstance(config, RankformerConfig):
+        encoder = per_number * tokens * config.d_model * (config.n_blocks + 0.5)
+        return encoder + 16 * config.n_hidden * _classes(config)
     if config.n_blocks == 1:
         encoder = tokens * (16 * config.n_heads + 32)
     else:
@@ -164,7 +177,7 @@ def activation_bytes(config: TxFMConfig, precision: str = "bf16") -> float:
     return encoder + 40 * config.n_genes
 
 
-def micro_batch(config: TxFMConfig, memory_bytes: float, precision: str = "bf16") -> int:
+def micro_batch(config: TxFMConfig | RankformerConfig, memory_bytes: float, precision: str = "bf16") -> int:
     """Return how many samples fit into a device's memory at a time, with a fifth of it to spare.
 
     Parameters
@@ -183,7 +196,7 @@ def micro_batch(config: TxFMConfig, memory_bytes: float, precision: str = "bf16"
         need = (_fixed_bytes(config) + activation_bytes(config, precision)) / 0.8e9
         raise ValueError(
             f"this model needs {need:.1f} GB to train and the device has {memory_bytes / 1e9:.1f} GB: take a "
-            "smaller preset or a smaller n_revealed"
+            "smaller preset, or show it fewer genes at a time"
         )
     return n - n % 8 if n >= 8 else n
 
@@ -193,12 +206,22 @@ def largest_divisor(share: int, at_most: int) -> int:
     return next(n for n in range(min(share, at_most), 0, -1) if share % n == 0)
 
 
-def n_parameters(config: TxFMConfig) -> int:
+def n_parameters(config: TxFMConfig | RankformerConfig) -> int:
     """Return how many numbers the model has, without making it."""
     with torch.device("meta"):
-        return TxFM(config).n_parameters
+        return (Rankformer if isinstance(config, RankformerConfig) else TxFM)(config).n_parameters
 
 
-def _fixed_bytes(config: TxFMConfig) -> float:
+def _tokens(config: TxFMConfig | RankformerConfig) -> int:
+    if isinstance(config, RankformerConfig):
+        return config.n_tokens
+    return min(config.n_revealed, config.n_genes) + 1
+
+
+def _classes(config: RankformerConfig) -> int:
+    return config.n_genes if config.head == "rank" else config.n_levels
+
+
+def _fixed_bytes(config: TxFMConfig | RankformerConfig) -> float:
     """Return the memory of weights, gradients and both moments in float32, and of half-precision copies."""
     return 18.0 * n_parameters(config)

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 
 from .encodings_arrays import shown_genes
+from .rankformer import tokenise
 
 if TYPE_CHECKING:
+    from .rankformer import Rankformer
     from .txfm import TxFM
 
 MEMORY = 256_000_000  # bytes of activations per batch: it fits beside anything, and larger is no faster
@@ -87,6 +89,66 @@ def encode_rows(
                 shown = [(values[:, g], g.expand(len(values), -1)) for g in draws]
                 e = [model.encode(*pair, return_all=return_all).float() for pair in shown]
                 out[rows] = torch.stack(e).mean(dim=0).cpu().numpy()
+    finally:
+        model.train(was_training)
+    return out
+
+
+def encode_tokens(
+    model: Rankformer,
+    indptr: np.ndarray,
+    indices: np.ndarray,
+    counts: np.ndarray,
+    library_size: np.ndarray,
+    *,
+    block: int = -1,
+    batch_size: int | None = None,
+) -> np.ndarray:
+    """Embed samples given as CSR arrays over the model's vocabulary: the mean over each cell's tokens.
+
+    Parameters
+    ----------
+    model : Rankformer
+    indptr, indices, counts, library_size : ndarray
+        As for :func:`txfm_lite.rankformer.tokenise`.
+    block : int
+        -1 is the last block, -2 the one before it (Geneformer's default).
+    batch_size : int, optional
+        Samples at a time; it has no influence on the result beyond rounding.
+
+    Returns
+    -------
+    ndarray, float32, shape (n, d_model)
+
+    Raises
+    ------
+    ValueError
+        If a sample has no token, or there is no such block.
+    """
+    config, device, was_training = model.config, model.hidden.device, model.training
+    if not -config.n_blocks - 1 <= block <= -1:
+        raise ValueError(f"block = {block}: with {config.n_blocks} blocks it is {-config.n_blocks - 1} to -1")
+    medians, n = model.medians.cpu().numpy(), len(library_size)
+    size = batch_size or max(1, MEMORY // (4 * config.n_tokens * (14 * config.d_model + config.n_tokens)))
+    out = np.empty((n, config.d_model), dtype=np.float32)
+    model.eval()
+    try:
+        for start in range(0, n, size):
+            part = slice(start, min(start + size, n))
+            bounds = np.asarray(indptr[part.start : part.stop + 1])
+            entries, totals = slice(bounds[0], bounds[-1]), np.asarray(library_size)[part]
+            tokens = tokenise(bounds, indices[entries], counts[entries], totals, medians, config)
+            if (empty := np.flatnonzero(~tokens[2][:, 0])).size:
+                raise ValueError(
+                    f"{empty.size} samples have no counts in the model's genes (the first is row "
+                    f"{start + empty[0]}): leave them out"
+                )
+            longest = tokens[2].sum(1).max()
+            genes, levels, shown = (torch.from_numpy(t[:, :longest].copy()).to(device) for t in tokens)
+            with torch.inference_mode():
+                x = model.encode(genes, levels, None if shown.all() else shown, block=block).float()
+                mean = (x * shown[..., None]).sum(1) / shown.sum(1, keepdim=True)
+            out[part] = mean.cpu().numpy()
     finally:
         model.train(was_training)
     return out

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,6 @@ import torch
 if TYPE_CHECKING:
     from .corpus import Corpus
     from .loader import Batch
-    from .txfm import TxFM
 
 
 class Watch:
@@ -98,17 +98,16 @@ def write_history(rows: list[dict[str, float]], path: Path) -> None:
     os.replace(aside, path)
 
 
-def probe(model: TxFM, corpus: Corpus, n_cells: int = 800, n_shown: int = 1024) -> float:
+def probe(embed: Callable[[np.ndarray, int], np.ndarray], corpus: Corpus, n_cells: int = 800) -> float:
     """Tell cell types of held-out batches by their nearest neighbours in the other batches.
 
     Parameters
     ----------
-    model : TxFM
+    embed : callable
+        From rows of the corpus, all of one dataset, and the dataset's number to vectors.
     corpus : Corpus
     n_cells : int
         At most so many cells are embedded in all; the same ones at every look.
-    n_shown : int
-        Genes shown; the same ones at every look.
 
     Returns
     -------
@@ -116,8 +115,6 @@ def probe(model: TxFM, corpus: Corpus, n_cells: int = 800, n_shown: int = 1024) 
         Balanced accuracy (chance is one over the number of types), averaged over the datasets that have
         labelled cells in both splits; NaN if none has.
     """
-    from .inference import encode_rows
-
     questions, scores = [], []
     for code in range(len(corpus.datasets)):
         mine = np.flatnonzero((corpus.dataset == code) & (corpus.cell_type >= 0))
@@ -128,17 +125,7 @@ def probe(model: TxFM, corpus: Corpus, n_cells: int = 800, n_shown: int = 1024) 
     for code, *sides in questions:
         rng = np.random.default_rng(code)
         sides = [rng.permutation(rows)[: n_cells // (2 * len(questions))] for rows in sides]
-        vectors = [
-            encode_rows(
-                model,
-                *corpus.read(rows),
-                corpus.library_size[rows],
-                corpus.measured[code],
-                n_genes=n_shown,
-                seed=code,
-            )
-            for rows in sides
-        ]
+        vectors = [embed(rows, code) for rows in sides]
         scores.append(
             neighbour_accuracy(vectors[0], corpus.cell_type[sides[0]], vectors[1], corpus.cell_type[sides[1]])
         )

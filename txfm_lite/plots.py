@@ -19,6 +19,13 @@ MODELS: dict[str, tuple[str, str]] = {
     "TxFM": (_BLUE, "o"),
     "TxFM fine-tuned": (_BLUE, "8"),
     "TxFM untrained": (_SKY, "o"),
+    "rank": (_GREEN, "^"),
+    "rank untrained": (_GREEN, "2"),
+    "bin": (_RED, "s"),
+    "bin untrained": (_RED, "1"),
+    "rank tokens": (_BROWN, "^"),
+    "bin tokens": (_BROWN, "s"),
+    "top genes": (_GREY, "o"),
     "PCA": (_ORANGE, "s"),  # on pages with one PCA; the same as the next
     "PCA (corpus)": (_ORANGE, "s"),
     "PCA (target)": (_ORANGE, "d"),

@@ -26,26 +26,29 @@ from typing import Any
 
 import torch
 
+from .rankformer import Rankformer, RankformerConfig
 from .txfm import TxFM, TxFMConfig
 
 SHIPPED = Path(__file__).parent / "weights"  # models that come with the package
 FILES = ("config.json", "genes.txt", "model.safetensors", "README.md")
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
+CONFIGS = {"TxFM": TxFMConfig, "Rankformer": RankformerConfig}  # what config.json calls the model
+
 _CARD = """---
 library_name: txfm-lite
-tags: [biology, transcriptomics, masked-autoencoder]
+tags: [biology, transcriptomics, {tag}]
 ---
 # {title}
 
-A masked autoencoder on RNA-seq counts (TxFM, Kenyon-Dean et al. 2026, arXiv 2605.31562):
+{what}:
 {n_parameters:,} parameters, {n_genes:,} genes, embeddings of {d_model} numbers.
 
 ```python
 import txfm_lite
 
-model = txfm_lite.TxFM.from_pretrained("{name}")
-txfm_lite.tl.embed(adata, model)  # raw counts in, adata.obsm["X_txfm"] out
+model = txfm_lite.{model}.from_pretrained("{name}")
+{use}
 ```
 {text}
 ## Shape
@@ -56,6 +59,18 @@ txfm_lite.tl.embed(adata, model)  # raw counts in, adata.obsm["X_txfm"] out
 
 {provenance}
 """
+_INTRODUCTION = {
+    "TxFM": {
+        "tag": "masked-autoencoder",
+        "what": "A masked autoencoder on RNA-seq counts (TxFM, Kenyon-Dean et al. 2026, arXiv 2605.31562)",
+        "use": 'txfm_lite.tl.embed(adata, model)  # raw counts in, adata.obsm["X_txfm"] out',
+    },
+    "Rankformer": {
+        "tag": "masked-language-model",
+        "what": "A transformer on tokens of genes, with the input head of Geneformer (rank) or scBERT (bin)",
+        "use": 'txfm_lite.embed_tokens.embed_tokens(adata, model)  # adata.obsm["X_rank"], or "X_bin"',
+    },
+}
 
 
 def vocabulary_hash(genes: Sequence[str]) -> str:
@@ -63,16 +78,19 @@ def vocabulary_hash(genes: Sequence[str]) -> str:
     return hashlib.sha256(_lines(genes).encode()).hexdigest()
 
 
-def save(model: TxFM, path: str | Path, dtype: str = "float32", card: str = "", **provenance: Any) -> Path:
+def save(
+    model: TxFM | Rankformer, path: str | Path, dtype: str = "float32", card: str = "", **provenance: Any
+) -> Path:
     """Write a model into the folder `path`, whole or not at all.
 
     Parameters
     ----------
-    model : TxFM
+    model : TxFM or Rankformer
     path : path
         A model that lies there is replaced.
     dtype : {"float32", "float16"}
-        On disk; float16 halves the file and keeps three digits. In memory it is always float32.
+        On disk; float16 halves the file and keeps three digits. In memory it is always float32. What is not
+        trained but taken from the corpus, such as a gene's median, stays float32.
     card : str
         Markdown for the model card, after its introduction.
     **provenance
@@ -93,11 +111,15 @@ def save(model: TxFM, path: str | Path, dtype: str = "float32", card: str = "", 
 
     if dtype not in DTYPES:
         raise ValueError(f"dtype = {dtype!r}: should be one of {', '.join(DTYPES)}")
-    weights = {k: v.detach().to("cpu", DTYPES[dtype]).contiguous() for k, v in model.state_dict().items()}
+    trained = {name for name, _ in model.named_parameters()}
+    weights = {
+        k: v.detach().to("cpu", DTYPES[dtype] if k in trained else torch.float32).contiguous()
+        for k, v in model.state_dict().items()
+    }
     if unfit := [k for k, v in weights.items() if not v.isfinite().all()]:
         raise ValueError(f"not every number is finite as {dtype} in {', '.join(unfit)}")
     info = {
-        "model": "TxFM",
+        "model": type(model).__name__,
         "config": dataclasses.asdict(model.config),
         "vocabulary": model.genes and {"sha256": vocabulary_hash(model.genes)},
         "provenance": {**model.provenance, **provenance},
@@ -123,7 +145,9 @@ def save(model: TxFM, path: str | Path, dtype: str = "float32", card: str = "", 
     return path
 
 
-def load(name: str | Path, genes: Sequence[str] | None = None, **hub: Any) -> TxFM:
+def load(
+    name: str | Path, genes: Sequence[str] | None = None, kind: type = TxFM, **hub: Any
+) -> TxFM | Rankformer:
     """Read a model in evaluation mode, in float32, on the CPU.
 
     Parameters
@@ -133,19 +157,22 @@ def load(name: str | Path, genes: Sequence[str] | None = None, **hub: Any) -> Tx
         (``"organisation/name"``).
     genes : sequence of str, optional
         The vocabulary that the caller counts on, in its order.
+    kind : type
+        The class that the caller counts on.
     **hub
         For ``huggingface_hub.snapshot_download``: revision, token, cache_dir, ...
 
     Returns
     -------
-    TxFM
+    TxFM or Rankformer
 
     Raises
     ------
     FileNotFoundError
         If there is no such model, or a file of it is missing.
     ValueError
-        If a file is damaged, config, vocabulary and weights do not belong together, or `genes` differ.
+        If a file is damaged, config, vocabulary and weights do not belong together, `genes` differ, or the
+        model is of another kind.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -158,17 +185,19 @@ def load(name: str | Path, genes: Sequence[str] | None = None, **hub: Any) -> Tx
         info = json.loads((path / "config.json").read_text(encoding="utf-8"))
         fields = dict(info["config"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}/config.json is no configuration of a TxFM: {error!r}") from error
-    if unknown := set(fields) - {f.name for f in dataclasses.fields(TxFMConfig)}:
+        raise ValueError(f"{path}/config.json is no configuration of a {kind.__name__}: {error!r}") from error
+    if (found := info.get("model", "TxFM")) != kind.__name__:
+        raise ValueError(f"{path}/config.json: this is a {found}, not a {kind.__name__}")
+    if unknown := set(fields) - {f.name for f in dataclasses.fields(CONFIGS[kind.__name__])}:
         raise ValueError(f"{path}/config.json: unknown field {', '.join(sorted(unknown))}")
     try:
-        config = TxFMConfig(**fields)
+        config = CONFIGS[kind.__name__](**fields)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}/config.json: {error}") from error
     vocabulary = _vocabulary(path, info)
     if genes is not None:
         _compare(path, vocabulary, [str(g) for g in genes])
-    model = TxFM(config, vocabulary)
+    model = kind(config, vocabulary)
     try:
         model.load_state_dict({k: v.float() for k, v in load_file(path / "model.safetensors").items()})
     except (RuntimeError, SafetensorError) as error:
@@ -229,7 +258,7 @@ def _replaceable(path: Path) -> bool:
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return True
     try:
-        return json.loads((path / "config.json").read_text(encoding="utf-8"))["model"] == "TxFM"
+        return json.loads((path / "config.json").read_text(encoding="utf-8"))["model"] in CONFIGS
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -271,7 +300,7 @@ def _lines(genes: Sequence[str]) -> str:
     return "\n".join(genes) + "\n"
 
 
-def _card(model: TxFM, title: str, text: str, info: dict[str, Any]) -> str:
+def _card(model: TxFM | Rankformer, title: str, text: str, info: dict[str, Any]) -> str:
     def table(facts: dict[str, Any]) -> str:
         return "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in facts.items())])
 
@@ -280,6 +309,8 @@ def _card(model: TxFM, title: str, text: str, info: dict[str, Any]) -> str:
     return _CARD.format(
         title=title,
         name=name,
+        model=info["model"],
+        **_INTRODUCTION[info["model"]],
         n_parameters=model.n_parameters,
         n_genes=model.config.n_genes,
         d_model=model.config.d_model,

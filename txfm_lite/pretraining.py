@@ -1,63 +1,26 @@
-"""One step of pretraining: what is drawn, compared, followed and kept.
+"""What each model learns from: its loss, the losses to read it by, and where it starts from in a corpus.
 
-Every random draw of a step (which cells, which genes are shown, which blocks are skipped) follows from the
-seed and the step's number alone. A run that is resumed from a checkpoint therefore sees exactly what it would
-have seen without the interruption. The genes shown are drawn for the whole batch, and each process and each
-micro-batch takes its own rows: how a batch is divided does not change what is learned from it. (Stochastic
-depth is the exception: each micro-batch skips a fixed share of its own samples.)
+:mod:`txfm_lite.steps` has what they share, :func:`txfm_lite.training.fit` runs them.
 """
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import lightning
 import numpy as np
 import torch
 
-from . import devices, monitoring
 from .corpus import Corpus
-from .devices import Samples
+from .devices import Samples, ship
+from .inference import encode_rows, encode_tokens
 from .loader import Batch
+from .rankformer import PER, Rankformer, per_cell, tokenise
+from .steps import Steps, TrainConfig
 from .txfm import TxFM
 
-HOW_NOT_WHAT = ("checkpoint_minutes", "micro_batch", "precision", "compile")  # may differ when a run goes on
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train; the defaults are the paper's where it states them."""
-
-    steps: int  # optimiser steps
-    batch_size: int = 1536  # samples per step, over all devices
-    learning_rate: float = 1e-3  # the peak of one cosine cycle with 10 % warm-up
-    clip: float = 1.0  # open: longest gradient
-    seed: int = 0
-    start_from_profile: bool = True  # open: the decoder's bias begins at the corpus' mean profile
-    start_from_components: int = 0  # ours: so many coordinates of the gene vectors begin at principal axes
-    validate_every: int = 500  # steps
-    n_validation: int = 512  # validation samples per look, the same ones each time
-    checkpoint_minutes: float = 10.0
-    micro_batch: int | None = None  # samples at a time on one device; None: as many as its memory holds
-    precision: str = "auto"  # "bf16", "fp16", "fp32"; "auto": what the device is fast at
-    compile: bool | None = None  # None: on a recent GPU, if the run is long enough to repay it
-
-    def __post_init__(self):
-        for field in ("steps", "batch_size", "validate_every", "n_validation", "learning_rate", "clip"):
-            if not getattr(self, field) > 0:
-                raise ValueError(f"TrainConfig.{field} = {getattr(self, field)!r}: should be positive")
-        if self.start_from_components < 0:
-            raise ValueError(f"TrainConfig.start_from_components = {self.start_from_components}: negative")
-        if self.micro_batch is not None and self.micro_batch < 1:
-            raise ValueError(f"TrainConfig.micro_batch = {self.micro_batch!r}: should be positive, or None")
-        if self.precision not in ("auto", *devices.PRECISIONS):
-            known = ", ".join(devices.PRECISIONS)
-            raise ValueError(f"TrainConfig.precision = {self.precision!r}: should be auto, {known}")
+MOST = 65_536  # training samples that medians and frequencies of tokens are taken from
+PROBED = 1024  # genes that a TxFM is shown by the probe, the same ones at every look
 
 
 def mean_profile(corpus: Corpus, library_size: float | None) -> np.ndarray:
@@ -80,7 +43,9 @@ def gene_frequency(corpus: Corpus) -> np.ndarray:
     return sum(np.bincount(genes, minlength=corpus.n_genes) for _, _, genes, _ in _training_rows(corpus))
 
 
-def principal_axes(corpus: Corpus, model: TxFM, n: int, n_samples: int = 8192, seed: int = 0) -> torch.Tensor:
+def principal_axes(
+    corpus: Corpus, model: TxFM | Rankformer, n: int, n_samples: int = 8192, seed: int = 0
+) -> torch.Tensor:
     """Return the first principal axes of the values x over some training samples.
 
     A gene that a sample's dataset does not measure counts as average there.
@@ -88,7 +53,7 @@ def principal_axes(corpus: Corpus, model: TxFM, n: int, n_samples: int = 8192, s
     Parameters
     ----------
     corpus : Corpus
-    model : TxFM
+    model : TxFM or Rankformer
         Says how counts become values.
     n : int
     n_samples : int
@@ -125,37 +90,53 @@ def principal_axes(corpus: Corpus, model: TxFM, n: int, n_samples: int = 8192, s
     return axes[:, :n].T * scale[:n, None] / len(rows) ** 0.5
 
 
-def _training_rows(corpus: Corpus, size: int = 4096) -> Iterator[tuple[np.ndarray, ...]]:
+def gene_medians(corpus: Corpus) -> np.ndarray:
+    """Return each gene's median counts per 10,000 over the cells that express it, float32, shape (G,).
+
+    Over at most :data:`MOST` training samples, drawn at random; 0 where none of them expresses the gene.
+    """
+    genes, values = [], []
+    for rows, indptr, indices, counts in _training_rows(corpus, at_most=MOST):
+        genes.append(indices)
+        values.append(
+            (counts * np.repeat(PER / corpus.library_size[rows], np.diff(indptr))).astype(np.float32)
+        )
+    genes, values = np.concatenate(genes), np.concatenate(values)
+    values = values[np.argsort(genes, kind="stable")]
+    ends = np.cumsum(np.bincount(genes, minlength=corpus.n_genes))
+    return np.array([np.median(v) if v.size else 0 for v in np.split(values, ends[:-1])], dtype=np.float32)
+
+
+def token_frequency(corpus: Corpus, model: Rankformer) -> np.ndarray:
+    """Return how often each gene is a token, by bin, in the samples of :func:`gene_medians`: (G, n_levels).
+
+    For ranks, which have no bins, all is in the first column.
+    """
+    config, medians = model.config, model.medians.cpu().numpy()
+    counted = np.zeros(config.n_genes * config.n_levels)
+    for rows, *cells in _training_rows(corpus, at_most=MOST):
+        genes, levels, shown = tokenise(*cells, corpus.library_size[rows], medians, config)
+        bins = levels if config.head == "bin" else np.zeros_like(levels)
+        counted += np.bincount((genes * config.n_levels + bins)[shown], minlength=counted.size)
+    return counted.reshape(config.n_genes, config.n_levels)
+
+
+def _training_rows(
+    corpus: Corpus, size: int = 4096, at_most: int | None = None
+) -> Iterator[tuple[np.ndarray, ...]]:
     rows = corpus.rows("train")
+    if at_most is not None and len(rows) > at_most:
+        rows = np.sort(np.random.default_rng(0).choice(rows, at_most, replace=False))
     for start in range(0, len(rows), size):
         yield rows[start : start + size], *corpus.read(rows[start : start + size])
 
 
-class Pretraining(lightning.LightningModule):
-    """The training step, the validation step and the optimiser of a TxFM.
-
-    A step never waits for its device: losses are read some steps later (:class:`txfm_lite.monitoring.Watch`).
-    Besides the loss it follows what tells learning from memorising an average:
-
-    ``floor``
-        The loss of predicting the corpus' mean profile for every cell: what a model reaches without looking.
-    ``explained``
-        (floor − loss) / (floor − loss of a perfect prediction): 0 on the plateau, 1 for a perfect model.
-    ``probe``
-        Cell types of held-out batches, told by their nearest neighbours in the other batches of the same
-        datasets: balanced accuracy. Chance is one over the number of types.
-    ``waiting``
-        Share of the time since the last look that went into waiting for data.
-    """
+class Pretraining(Steps):
+    """The steps of a TxFM: predict all measured genes from some of them."""
 
     def __init__(self, model: TxFM, corpus: Corpus, config: TrainConfig, path: Path, micro_batch: int):
-        super().__init__()
-        self.automatic_optimization = False  # one call of training_step is one optimiser step
-        self.model, self.corpus, self.config = model, corpus, config
-        self.path, self.micro_batch = path, micro_batch
-        self.history: list[dict[str, float]] = []
-        self.origin: dict[str, str] = {}  # of the initial weights, unless they are random
-        self.watch = monitoring.Watch([d["name"] for d in corpus.datasets])
+        super().__init__(model, corpus, config, path, micro_batch)
+        self.noise_shape = (corpus.n_genes,)
         scaled = model.config.preprocessing == "library_log1p"
         profile = mean_profile(corpus, model.config.library_size if scaled else None)
         if config.start_from_profile:
@@ -170,15 +151,8 @@ class Pretraining(lightning.LightningModule):
         self.register_buffer("log_profile", torch.from_numpy(np.log1p(profile)).float(), persistent=False)
         # known beforehand, so that no step has to ask: does every sample measure as many genes as are shown?
         self.enough = bool(corpus.measured.sum(1).min() >= model.config.n_revealed)
-        self._validation: list[tuple[int, torch.Tensor]] = []
-        self._minutes, self._started = 0.0, time.monotonic()
 
-    def configure_model(self) -> None:
-        """Share out the weights where the strategy asks for it (Lightning calls this)."""
-        if self.device_mesh is not None:
-            _shard(self.model, self.device_mesh["data_parallel"])
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, _: int) -> Samples:
+    def prepare(self, batch: Batch, device: torch.device) -> Samples:
         """Ship the sparse counts."""
         return Samples(batch, self.corpus.n_genes, device)
 
@@ -193,144 +167,92 @@ class Pretraining(lightning.LightningModule):
         )
         return log_rate, (values, measured, totals)
 
-    def _noise(self, n: int, *seed: int) -> torch.Tensor:
-        """Return the numbers in [0, 1) that decide which genes are shown, (n, G), the same on every rank."""
-        generator = torch.Generator(self.device).manual_seed(_seed(self.config.seed, *seed))
-        return torch.rand(n, self.corpus.n_genes, generator=generator, device=self.device)
+    def training_loss(self, samples: Samples, part: slice, noise: torch.Tensor) -> torch.Tensor:
+        """Return the configured loss, a mean over measured genes."""
+        log_rate, target = self._predict(samples, part, noise)
+        return self.model.loss(log_rate, *target)
 
-    def training_step(self, samples: Samples, _: int) -> None:
-        """Do one optimiser step, micro-batch by micro-batch."""
-        step, n, losses = self.global_step, len(samples), []
-        world, rank, optimiser = self.trainer.world_size, self.global_rank, self.optimizers()
-        noise = self._noise(n * world, step)[rank * n : (rank + 1) * n]
-        whole = getattr(self.trainer.strategy, "block_backward_sync", contextlib.nullcontext)
-        for start in range(0, n, self.micro_batch):
-            part = slice(start, start + self.micro_batch)
-            torch.manual_seed(_seed(self.config.seed, step, start, rank))  # of the blocks skipped
-            # processes exchange gradients once per step
-            with whole() if part.stop < n else contextlib.nullcontext():
-                log_rate, target = self._predict(samples, part, noise)
-                loss = self.model.loss(log_rate, *target)
-                with torch.autocast(self.device.type, enabled=False):  # backward does as forward did
-                    self.manual_backward(loss * self.micro_batch / n)
-            losses.append(loss.detach())
-        scaler = getattr(
-            self.trainer.precision_plugin, "scaler", None
-        )  # fp16: the gradients are still scaled
-        longest = self.config.clip * (scaler.get_scale() if scaler else 1.0)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), longest)
-        optimiser.step()
-        optimiser.zero_grad()
-        self.lr_schedulers().step()
-        self.watch.add(torch.stack(losses), step, samples.source)
-        if self.logger and step % 20 == 0 and self.watch.n:
-            self.logger.log_metrics({"train_loss": self.watch.last}, step)
-
-    def validation_step(self, samples: Samples, index: int) -> None:
-        """Add up the losses of the model, of the mean profile and of a perfect prediction."""
-        whole, noise = (
-            slice(0, len(samples)),
-            self._noise(len(samples), index),
-        )  # the same genes at every look
-        log_rate, target = self._predict(samples, whole, noise)
+    def losses(self, samples: Samples, noise: torch.Tensor) -> torch.Tensor:
+        """Return the losses of the model, of the mean profile and of a perfect prediction."""
+        log_rate, target = self._predict(samples, slice(0, len(samples)), noise)
         guesses = log_rate, self.log_profile.expand_as(log_rate), target[0]
-        self._validation.append((len(samples), torch.stack([self.model.loss(g, *target) for g in guesses])))
+        return torch.stack([self.model.loss(g, *target) for g in guesses])
 
-    def on_validation_epoch_end(self) -> None:
-        """Write one line of history."""
-        watch = self.watch
-        watch.collect()
-        weights = torch.tensor([float(n) for n, _ in self._validation])
-        losses = torch.stack([x.cpu() for _, x in self._validation])
-        loss, floor, perfect = ((weights[:, None] * losses).sum(0) / weights.sum()).tolist()
-        row = {
-            "step": self.global_step,
-            "samples": self.global_step * self.config.batch_size,
-            "minutes": self._clock(),
-            "train_loss": self._over_ranks(watch.total) / watch.n if watch.n else float("nan"),
-            "loss": loss,
-            "floor": floor,
-            "explained": (floor - loss) / (floor - perfect),
-            "probe": monitoring.probe(self.model, self.corpus),
-            "waiting": watch.waited / max(time.monotonic() - watch.started, 1e-9),
-        }
-        self.history.append(row)
-        watch.reset()
-        self._validation.clear()
-        if self.logger:
-            self.logger.log_metrics(
-                {k: row[k] for k in ("loss", "explained", "probe", "waiting")}, row["step"]
-            )
-        if self.trainer.is_global_zero:
-            monitoring.write_history(self.history, self.path / "history.csv")
+    def embed(self, rows: np.ndarray, dataset: int) -> np.ndarray:
+        """Embed rows from 1,024 of their genes."""
+        cells, measured = self.corpus.read(rows), self.corpus.measured[dataset]
+        totals = self.corpus.library_size[rows]
+        return encode_rows(self.model, *cells, totals, measured, n_genes=PROBED, seed=dataset)
 
-    def _clock(self) -> float:
-        return self._minutes + (time.monotonic() - self._started) / 60
 
-    def _over_ranks(self, value: float) -> float:
-        if self.trainer.world_size == 1:  # also where the device has no float64
-            return value
-        value = torch.tensor(value, dtype=torch.float64, device=self.device)
-        return self.trainer.strategy.reduce(value, reduce_op="mean").item()
+class Tokens:
+    """A batch's tokens on a device; ``source`` is the batch."""
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW, weight decay 1 / (lr · steps) on matrices, one cosine cycle: the paper's settings."""
-        steps, lr = self.config.steps, self.config.learning_rate
-        decayed = [p for n, p in self.model.named_parameters() if p.ndim == 2 and "codebook" not in n]
-        spared = [p for n, p in self.model.named_parameters() if p.ndim != 2 or "codebook" in n]
-        groups = [
-            {"params": decayed, "weight_decay": 1 / (lr * steps)},
-            {"params": spared, "weight_decay": 0.0},
-        ]
-        # one kernel for all weights; with fp16 Lightning has to see the gradients between scaling and step
-        fused = self.device.type == "cuda" and self.trainer.precision != "16-mixed"
-        optimiser = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.999), eps=1e-6, fused=fused or None)
-        warm_up = min(max(0.1, 1.5 / steps), 0.9)  # the cycle divides by zero at a warm-up of one step
-        cycle = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, max_lr=lr, total_steps=steps, pct_start=warm_up, cycle_momentum=False
+    def __init__(self, batch: Batch, model: Rankformer, medians: np.ndarray, device: torch.device):
+        arrays = batch.indptr, batch.indices, batch.counts, batch.library_size
+        genes, levels, shown = tokenise(*arrays, medians, model.config)
+        self.source, self.full = batch, bool(shown.all())
+        self.genes, self.levels, self.shown = (
+            ship(np.ascontiguousarray(a), device) for a in (genes, levels, shown)
         )
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep, beside the weights, what a resumed run must not differ in, and the history so far."""
-        self.watch.collect()  # no checkpoint after a loss that was not finite
-        checkpoint["identity"] = self.identity()
-        checkpoint["history"] = self.history
-        checkpoint["losses"] = (self._over_ranks(self.watch.total), self.watch.n)
-        checkpoint["minutes"] = self._clock()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on where the checkpoint stands; refuse another corpus, model or schedule."""
-        self.check(checkpoint["identity"])
-        self.history, self._minutes = checkpoint["history"], checkpoint["minutes"]
-        self.watch.total, self.watch.n = checkpoint["losses"]
-
-    def identity(self) -> dict[str, Any]:
-        """Return all that decides what is learned."""
-        schedule = {k: v for k, v in asdict(self.config).items() if k not in HOW_NOT_WHAT}
-        return {"corpus": self.corpus.fingerprint, **asdict(self.model.config), **schedule, **self.origin}
-
-    def check(self, theirs: dict[str, Any]) -> None:
-        """Refuse to go on with a run whose identity is another one."""
-        for key, mine in {"init": None, **self.identity()}.items():
-            if theirs.get(key) != mine:
-                raise ValueError(
-                    f"cannot resume: {key} was {theirs.get(key)!r} and is {mine!r} now; use another folder"
-                )
+    def __len__(self) -> int:
+        return len(self.source)
 
 
-def _seed(*numbers: int) -> int:
-    return hash(numbers) % 2**63
+class TokenPretraining(Steps):
+    """The steps of a Rankformer: predict what is hidden of some tokens.
 
+    The floor is the cross-entropy of what the corpus says about a hidden token without its cell: the genes'
+    frequencies among tokens; or, as a bin's gene is known, the gene's own frequencies of bins.
+    """
 
-def _shard(model: TxFM, mesh: Any) -> None:
-    """Divide weights, gradients and optimiser among processes (PyTorch's FSDP2), block by block."""
-    from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+    def __init__(self, model: Rankformer, corpus: Corpus, config: TrainConfig, path: Path, micro_batch: int):
+        super().__init__(model, corpus, config, path, micro_batch)
+        self.noise_shape = (3, model.config.n_tokens)
+        model.medians.copy_(torch.from_numpy(gene_medians(corpus)))
+        model.profile.copy_(torch.from_numpy(mean_profile(corpus, 1.0)))
+        if config.start_from_profile:
+            model.start_from_profile(torch.from_numpy(token_frequency(corpus, model)))
+        if config.start_from_components:
+            model.start_from_components(principal_axes(corpus, model, config.start_from_components))
+        self.register_buffer("log_share", None, persistent=False)
 
-    if isinstance(model, FSDPModule):  # Lightning asks before validation and before training
-        return
-    for block in model.blocks:
-        fully_shard(block, mesh=mesh)
-    register_fsdp_forward_method(model.blocks[0], "pool")  # what a single block does
-    fully_shard(model, mesh=mesh, reshard_after_forward=False)
-    register_fsdp_forward_method(model, "encode")  # the probe calls it directly
+    def setup(self, stage: str) -> None:
+        """Take the floor from the corpus, with the medians that the model has by now."""
+        if self.log_share is None:
+            self.medians = self.model.medians.cpu().numpy()
+            n = torch.from_numpy(token_frequency(self.corpus, self.model))
+            if self.model.config.head == "rank":
+                share = (n.sum(1) + 1) / (n.sum() + len(n))
+            else:  # a gene seen rarely has the bins of all genes
+                share = (n + n.sum(0) / n.sum()) / (n.sum(1, keepdim=True) + 1)
+            self.log_share = share.clamp(min=1e-12).log().float().to(self.device)
+
+    def prepare(self, batch: Batch, device: torch.device) -> Tokens:
+        """Make tokens and ship them."""
+        return Tokens(batch, self.model, self.medians, device)
+
+    def _predict(self, tokens: Tokens, part: slice, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return logits of some samples, what was hidden, which genes it belongs to, and which count."""
+        genes, levels = tokens.genes[part], tokens.levels[part]
+        logits, where, asked = self.model(genes, levels, tokens.shown[part], noise[part], tokens.full)
+        hidden = genes if self.model.config.head == "rank" else levels
+        return logits, hidden.gather(1, where), genes.gather(1, where), asked
+
+    def training_loss(self, tokens: Tokens, part: slice, noise: torch.Tensor) -> torch.Tensor:
+        """Return the cross-entropy of what was hidden, in nats."""
+        logits, target, _, asked = self._predict(tokens, part, noise)
+        return self.model.loss(logits, target, asked)
+
+    def losses(self, tokens: Tokens, noise: torch.Tensor) -> torch.Tensor:
+        """Return the cross-entropies of the model, of the corpus' frequencies and, 0, of who knows."""
+        logits, target, genes, asked = self._predict(tokens, slice(0, len(tokens)), noise)
+        loss, share = self.model.loss(logits, target, asked), self.log_share[genes]
+        if self.model.config.head == "bin":
+            share = share.gather(2, target[..., None]).squeeze(2)
+        return torch.stack([loss, per_cell(-share, asked), torch.zeros_like(loss)])
+
+    def embed(self, rows: np.ndarray, dataset: int) -> np.ndarray:
+        """Embed rows: the mean over their tokens."""
+        return encode_tokens(self.model, *self.corpus.read(rows), self.corpus.library_size[rows])

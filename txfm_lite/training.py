@@ -1,6 +1,6 @@
-"""Pretraining on a corpus: one call, and a run that can stop and go on.
+"""Pretraining on a corpus: one call for every model, and a run that can stop and go on.
 
-:mod:`txfm_lite.pretraining` says what one step is; here is what a run is: its device and processes, its
+:mod:`txfm_lite.steps` says what one step is; here is what a run is: its device and processes, its
 stream of batches, its checkpoints, its folder. Started by ``torchrun --nproc-per-node=N``, a script that
 calls :func:`fit` trains on N devices.
 """
@@ -30,7 +30,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from . import devices, monitoring, results
 from .corpus import Corpus
 from .loader import Batch, BatchLoader
-from .pretraining import Pretraining, TrainConfig, mean_profile
+from .pretraining import Pretraining, TokenPretraining, mean_profile
+from .rankformer import Rankformer, RankformerConfig
+from .steps import Steps, TrainConfig
 from .txfm import TxFM, TxFMConfig
 
 if TYPE_CHECKING:
@@ -40,8 +42,35 @@ __all__ = ["Run", "TrainConfig", "fit", "mean_profile"]
 
 log = logging.getLogger(__name__)
 
-SHAPE = ("d_model", "n_blocks", "n_heads", "mlp_ratio", "decoder_blocks")  # what weights belong to
-PER_GENE = ("codebook.weight", "gene_head.weight", "gene_head.bias", "log_dispersion")  # one row per gene
+Model = TxFM | Rankformer
+ModelConfig = TxFMConfig | RankformerConfig
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What training has to know about a class of models."""
+
+    model: type
+    steps: type[Steps]
+    shape: tuple[str, ...]  # fields of the configuration that weights belong to
+    per_gene: tuple[str, ...]  # weights with one row per gene
+
+
+_BLOCKS = ("d_model", "n_blocks", "n_heads", "mlp_ratio")
+KINDS: dict[type, _Kind] = {
+    TxFMConfig: _Kind(
+        TxFM,
+        Pretraining,
+        (*_BLOCKS, "decoder_blocks"),
+        ("codebook.weight", "gene_head.weight", "gene_head.bias", "log_dispersion"),
+    ),
+    RankformerConfig: _Kind(
+        Rankformer,
+        TokenPretraining,
+        (*_BLOCKS, "head", "n_levels", "n_tokens"),
+        ("codebook.weight", "offset", "medians", "profile"),
+    ),
+}
 
 
 class _Stream:
@@ -111,10 +140,10 @@ class _Keeper(lightning.Callback):
     def __init__(self, path: Path, steps: Sequence[int]):
         self.path, self.steps = path, frozenset(steps)
 
-    def on_train_start(self, trainer: lightning.Trainer, module: Pretraining) -> None:
+    def on_train_start(self, trainer: lightning.Trainer, module: Steps) -> None:
         self.on_train_batch_end(trainer, module)
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, module: Pretraining, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: Steps, *_: Any) -> None:
         if trainer.global_step in self.steps:
             whole = _whole(module.model)
             if trainer.is_global_zero:
@@ -124,7 +153,7 @@ class _Keeper(lightning.Callback):
 class _Bar(TQDMProgressBar):
     """Lightning's progress bar, showing numbers that are on the host already."""
 
-    def get_metrics(self, trainer: lightning.Trainer, module: Pretraining) -> dict[str, str]:
+    def get_metrics(self, trainer: lightning.Trainer, module: Steps) -> dict[str, str]:
         last = module.history[-1] if module.history else {}
         known = {"loss": module.watch.last, **{k: last[k] for k in ("explained", "probe") if k in last}}
         return {k: f"{v:.3f}" for k, v in known.items()}
@@ -169,21 +198,25 @@ def _trainer(
         raise ValueError(f"lightning.Trainer refuses its arguments: {error}") from error
 
 
-def _start_from(init: TxFM, model: TxFM) -> dict[str, str]:
+def _start_from(init: Model, model: Model) -> dict[str, str]:
     """Copy weights into a new model, matching genes by name; return what identifies the weights."""
+    kind = KINDS[type(model.config)]
+    if type(init) is not kind.model:
+        raise ValueError(f"init: a {type(init).__name__} is no start for a {kind.model.__name__}")
     place = {gene: i for i, gene in enumerate(init.genes or [])}
     mine = [i for i, gene in enumerate(model.genes) if gene in place]
     theirs = [place[model.genes[i]] for i in mine]
     if not mine:
         raise ValueError("init: it knows none of the corpus' genes, so there is nothing to start from")
-    for field in SHAPE:
+    for field in kind.shape:
         if (a := getattr(init.config, field)) != (b := getattr(model.config, field)):
-            raise ValueError(f"init: its weights do not fit this TxFMConfig: {field} {a} there, {b} here")
+            name = type(model.config).__name__
+            raise ValueError(f"init: its weights do not fit this {name}: {field} {a} there, {b} here")
     log.info("fine-tuning: %d of %d genes are known", len(mine), len(model.genes))
     state, digest = model.state_dict(), hashlib.sha256()
     for name, tensor in init.state_dict().items():
         digest.update(tensor.cpu().numpy().tobytes())
-        if name not in PER_GENE:
+        if name not in kind.per_gene:
             state[name] = tensor
         elif name in state:  # dispersions are there only if the loss needs them
             state[name][mine] = tensor[theirs].to(state[name])
@@ -191,13 +224,14 @@ def _start_from(init: TxFM, model: TxFM) -> dict[str, str]:
     return {"init": digest.hexdigest()}
 
 
-def _whole(model: TxFM) -> TxFM:
+def _whole(model: Model) -> Model:
     """Return a model that has all its weights itself, also if processes have shared them out."""
-    if type(model) is TxFM:
+    kind = KINDS[type(model.config)].model
+    if type(model) is kind:
         return model
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-    whole = TxFM(model.config, model.genes)
+    whole = kind(model.config, model.genes)
     whole.load_state_dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)))
     return whole
 
@@ -206,12 +240,12 @@ def _whole(model: TxFM) -> TxFM:
 class Run:
     """A trained model and the folder that holds it."""
 
-    model: TxFM
+    model: Model
     path: Path
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """One row per look at the validation set, see :class:`Pretraining`."""
+        """One row per look at the validation set, see :class:`~txfm_lite.steps.Steps`."""
         import pandas as pd
 
         return pd.read_csv(self.path / "history.csv", float_precision="round_trip")
@@ -219,29 +253,29 @@ class Run:
 
 def fit(
     corpus: Corpus,
-    model: TxFMConfig,
+    model: ModelConfig,
     config: TrainConfig,
     path: str | Path,
     *,
     progress: bool = True,
-    init: TxFM | str | Path | None = None,
+    init: Model | str | Path | None = None,
     snapshots: Sequence[int] = (),
     **trainer: Any,
 ) -> Run:
-    """Train a TxFM on a corpus, or go on with the run that stopped in `path`, or open it if it is done.
+    """Train a model on a corpus, or go on with the run that stopped in `path`, or open it if it is done.
 
     Parameters
     ----------
     corpus : Corpus
-    model : TxFMConfig
-        ``n_genes`` must be the corpus'.
+    model : TxFMConfig or RankformerConfig
+        What to train; ``n_genes`` must be the corpus'.
     config : TrainConfig
     path : path
         A folder: ``history.csv`` from the first look on, ``last.ckpt`` while running, ``model/`` when done;
         ``tensorboard/`` if that package is installed.
     progress : bool
         Show a progress bar.
-    init : TxFM, or the name or folder of one, optional
+    init : model, or the name or folder of one, optional
         Fine-tuning: start from these weights. Genes are matched by name; those it does not know start afresh.
     snapshots : sequence of int
         Keep the model after these steps, 0 included, as ``snapshots/step-<n>`` in the folder.
@@ -263,10 +297,11 @@ def fit(
     InterruptedError
         If one of the trainer's arguments, such as ``max_time``, ended the run early: the same call goes on.
     """
-    path = Path(path)
+    path, kind = Path(path), KINDS[type(model)]
     path.mkdir(parents=True, exist_ok=True)
     if model.n_genes != corpus.n_genes:
-        raise ValueError(f"TxFMConfig.n_genes is {model.n_genes:,}; the corpus has {corpus.n_genes:,}")
+        name = type(model).__name__
+        raise ValueError(f"{name}.n_genes is {model.n_genes:,}; the corpus has {corpus.n_genes:,}")
     rows = np.random.default_rng(0).permutation(corpus.rows("validation"))[: config.n_validation]
     if not len(rows):
         raise ValueError(f"{corpus.path}: no validation samples to look at: build it with some")
@@ -282,15 +317,14 @@ def fit(
     micro_batch = devices.choose_micro_batch(config.micro_batch, model, share, device, precision)
 
     torch.manual_seed(config.seed)
-    module = Pretraining(TxFM(model, corpus.genes.tolist()), corpus, config, path, micro_batch)
+    module = kind.steps(kind.model(model, corpus.genes.tolist()), corpus, config, path, micro_batch)
     if init is not None:
-        module.origin = _start_from(
-            init if isinstance(init, TxFM) else TxFM.from_pretrained(init), module.model
-        )
+        given = kind.model.from_pretrained(init) if isinstance(init, str | Path) else init
+        module.origin = _start_from(given, module.model)
     if (path / "model" / "config.json").is_file():
         module.check(json.loads((path / "model" / "config.json").read_text())["provenance"])
         log.info("%s holds this run, finished", path)
-        return Run(TxFM.from_pretrained(path / "model"), path)
+        return Run(kind.model.from_pretrained(path / "model"), path)
 
     first = 0
     if checkpoint.is_file():

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
 #: Models that are there to show what a score is without information or training: shown last, never ranked.
-CONTROLS = ("TxFM untrained", "depth", "constant", "scrambled", "random", "class prior")
+CONTROLS = (
+    *("TxFM untrained", "rank untrained", "bin untrained"),
+    *("depth", "constant", "scrambled", "random", "class prior"),
+)
 
 #: Columns that sum up a model, behind those of the scores.
 SUMMARY = ("mean", "chance-corrected mean", "mean rank")
