@@ -582,7 +582,7 @@ for ax, family in zip(axes.ravel(), panels, strict=True):
         ax.plot(values, np.full(len(values), y), ls="none", alpha=0.7, **look)
         ax.plot([values.mean()] * 2, [y - 0.35, y + 0.35], color="black", lw=1.5)
     ax.axvline(0, color="black", ls=":", lw=1)
-    ax.set_title(family)
+    ax.set_title(family.replace("_", " "))
 axes[0, 0].set_yticks(range(len(names)), names)
 fig.supxlabel(plots.label("drop", "accuracy lost"), fontsize=10)
 plt.show()
