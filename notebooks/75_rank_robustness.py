@@ -663,7 +663,7 @@ with pd.option_context("display.max_colwidth", None):
 # - [Bins, not orders, are blind](#how-much-must-one-gene-change-to-be-seen) to the change of one gene.
 # - An order still [tells the depth](#is-the-absolute-scale-lost), through its length.
 # - [Presence](#the-ranks-or-the-zeros) carries most of the cell type, and an order adds little to it.
-# - That orders [travel better](#do-ranks-travel-better-between-laboratories) does not hold here.
+# - That orders [travel better](#do-ranks-travel-better-between-laboratories) is not seen here; where studies differ most, they travel worse.
 #
 # ## Where the numbers come from
 
