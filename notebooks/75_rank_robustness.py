@@ -582,7 +582,7 @@ for ax, family in zip(axes.ravel(), panels, strict=True):
         ax.plot(values, np.full(len(values), y), ls="none", alpha=0.7, **look)
         ax.plot([values.mean()] * 2, [y - 0.35, y + 0.35], color="black", lw=1.5)
     ax.axvline(0, color="black", ls=":", lw=1)
-    ax.set_title(family)
+    ax.set_title(family.replace("_", " "))
 axes[0, 0].set_yticks(range(len(names)), names)
 fig.supxlabel(plots.label("drop", "accuracy lost"), fontsize=10)
 plt.show()
@@ -663,7 +663,7 @@ with pd.option_context("display.max_colwidth", None):
 # - [Bins, not orders, are blind](#how-much-must-one-gene-change-to-be-seen) to the change of one gene.
 # - An order still [tells the depth](#is-the-absolute-scale-lost), through its length.
 # - [Presence](#the-ranks-or-the-zeros) carries most of the cell type, and an order adds little to it.
-# - That orders [travel better](#do-ranks-travel-better-between-laboratories) does not hold here.
+# - That orders [travel better](#do-ranks-travel-better-between-laboratories) is not seen here; where studies differ most, they travel worse.
 #
 # ## Where the numbers come from
 

@@ -77,9 +77,9 @@ def test_matrices_are_what_the_models_are_shown():
 
 
 def test_families_share_types_under_common_names(local_data):
-    families = studies.families(only=["blood, chemistries", "pancreas"])
+    families = studies.families(only=["blood_chemistries", "pancreas"])
     assert {name: sorted(f) for name, f in families.items()} == {
-        "blood, chemistries": ["3pv1", "3pv2", "5p"], "pancreas": ["batch 1", "batch 4", "batch 5"],
+        "blood_chemistries": ["3pv1", "3pv2", "5p"], "pancreas": ["batch 1", "batch 4", "batch 5"],
     }  # fmt: skip
     for family in families.values():
         assert len({tuple(a.var_names) for a in family.values()}) == 1

@@ -183,17 +183,17 @@ def disturbed(
 def families(data: str = "real", only: Iterable[str] | None = None) -> dict[str, dict[str, AnnData]]:
     """Load families of studies of the same cell types, by other chemistries or laboratories; `data` as above.
 
-    "lung lines", "blood, chemistries", "blood, laboratories" and "pancreas", or those that `only` names. Cell
+    "lung_lines", "blood_chemistries", "blood_laboratories" and "pancreas", or those that `only` names. Cell
     types have common names within a family.
     """
     if stand_ins(data):
         return {"simulated": {name: datasets.load(name) for name in SIMULATED_FAMILY}}
     made = {
-        "lung lines": lambda: (
+        "lung_lines": lambda: (
             _split("sc_mixology", "technology") | {"10x": datasets.load("sc_mixology_10x_hvg")}
         ),
-        "blood, chemistries": lambda: _split("pbmc_3tech_symphony", "batch"),
-        "blood, laboratories": lambda: {name: _common_names(datasets.load(name)) for name in BLOOD_STUDIES},
+        "blood_chemistries": lambda: _split("pbmc_3tech_symphony", "batch"),
+        "blood_laboratories": lambda: {name: _common_names(datasets.load(name)) for name in BLOOD_STUDIES},
         "pancreas": lambda: _split("pancreas_3batch_cepo", "batch"),
     }
     return {name: make() for name, make in made.items() if only is None or name in only}
