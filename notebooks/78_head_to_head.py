@@ -391,10 +391,11 @@ if not stand_ins:
 # the other the bins carry over better, against the hypothesis. Both studies are panels, of different genes: a gene's place in a
 # list depends on which other genes are on the panel, its bin does not. That may be the reason; it is not tested here.
 #
-# And three hundred steps taught the models their own tasks, not cell types: each is about where it was before its first step, all
-# three are behind a logistic regression that is told only *which* genes are tokens, and by nearest neighbours they even lost
-# something. So what the probes find was in the tokens before any training. More cells and steps may change that (the driver
-# `benchmarks/rank_heads.py` takes the size as arguments); until then, no encoding has earned its model here.
+# And three hundred steps taught the models their own tasks, not cell types: by the linear probe in new batches each is about where it was
+# before its first step, and all three are behind a logistic regression that is told only *which* genes are tokens. By nearest
+# neighbours TxFM gained, and the two token models lost. So what the probes find was in the tokens before any training. More cells and
+# steps may change that (the driver `benchmarks/rank_heads.py` takes the size as arguments); until then, no encoding has
+# earned its model here.
 #
 # ## Compared with the sources
 #
