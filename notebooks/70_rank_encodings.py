@@ -243,7 +243,11 @@ def look(cell=str(whole_cells.obs["type"].iloc[0]), encoding="Cell2Sentence"):
     i = list(whole_cells.obs["type"]).index(cell)
     e, unit = seen[encoding], SEEN[encoding][1]
     told = shown(e, i, unit)
-    counts = pd.Series(whole_cells.X[i].toarray().ravel(), e_names)
+    names = whole_cells.var_names
+    if encoding == "Geneformer":
+        names = pd.Index(whole_cells.var["ensembl_id"])
+    counts = pd.Series(whole_cells.X[i].toarray().ravel(), names)
+    counts = counts[~names.duplicated()]
     both = pd.DataFrame({"count": counts, "told": told}).dropna()
     both = both[both["count"] > 0].sort_values("count")
     some = both.iloc[np.unique(np.linspace(0, len(both) - 1, 120).astype(int))]
@@ -261,7 +265,6 @@ def look(cell=str(whole_cells.obs["type"].iloc[0]), encoding="Cell2Sentence"):
     )
 
 
-e_names = whole_cells.var_names
 explore.frames(
     look,
     title="One cell, several encodings",

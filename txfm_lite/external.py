@@ -107,7 +107,8 @@ class Geneformer:
             for rows in batches(lengths):
                 tokens = padded([cells[i] for i in rows], self.pad, self.model.device)
                 shown = tokens != self.pad
-                layer = self.model(tokens, attention_mask=shown, output_hidden_states=True).hidden_states[-2]
+                found = self.model.base_model(tokens, attention_mask=shown, output_hidden_states=True)
+                layer = found.hidden_states[-2]  # without scores for 25,426 genes, which nobody reads
                 total = (layer * shown[..., None]).sum(dim=1)
                 out[rows] = (total / shown.sum(dim=1, keepdim=True)).float().cpu().numpy()
         return out
