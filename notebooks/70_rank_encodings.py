@@ -413,7 +413,7 @@ rows[rows["metric"] == "auc"].pivot(
 )
 
 # %% [markdown]
-# One study, one draw, one UMAP. The stored runs have seven studies, several draws of cells, each with a UMAP seed of its own, and controls.
+# One study, one draw, one UMAP. The stored runs have six studies, some with several draws of cells, each with a UMAP seed of its own, and controls.
 # `full` makes them anew.
 
 # %%
