@@ -625,7 +625,7 @@ ledger.table("notebooks/70_rank_encodings").style.hide(axis="index")
 #
 # | | post | here | what follows |
 # |---|---|---|---|
-# | cells | Tabula Sapiens, 89 types × 500 | live: sorted blood cells; stored: seven studies, 5 to 11 types × 50; `full`: as published | intervals over types are wide, those over studies count |
+# | cells | Tabula Sapiens, 89 types × 500 | live: sorted blood cells; stored: six studies, 5 to 11 types × 50; `full`: as published | intervals over types are wide, those over studies count |
 # | types | labels as they are, near-duplicates and parents with children among them | as their authors named them, leftovers out | "between" of the post is partly within |
 # | matrix | "normalised", of which layers it does not say | counts; log(1 + CP10k) | M1 may differ, M2 hardly: it sees order only |
 # | genes | 2,435 in the text, 2,450 in a caption | 2,435, or the object's own flags in your file | – |
