@@ -122,7 +122,7 @@ cfg = notebook.resolve(
         "book": dict(
             data="real",
             study="pbmc_facs_zheng",
-            per_type=60,
+            per_type=40,
             least=15,
             everything=False,
         ),
