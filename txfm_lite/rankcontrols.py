@@ -6,8 +6,6 @@ two encodings might differ.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import tempfile
 import warnings
 from dataclasses import replace
@@ -67,7 +65,9 @@ def geneformer(adata: AnnData, folder: str = "", longest: int = 256, seed: int =
         return external.Geneformer(folder).embed(adata)
     import torch
     from transformers import BertConfig, BertForMaskedLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # of files that nobody will see
     medians, tokens = _own_dictionaries(adata) if _own_genes(adata) else external.dictionaries()
     torch.manual_seed(seed)
     network = BertForMaskedLM(
@@ -82,10 +82,8 @@ def geneformer(adata: AnnData, folder: str = "", longest: int = 256, seed: int =
         )  # fmt: skip
     )
     with tempfile.TemporaryDirectory() as where:
-        with contextlib.redirect_stderr(io.StringIO()):  # progress of files that nobody will see
-            network.save_pretrained(where)
-            untrained = external.Geneformer(where, medians, tokens)
-        return untrained.embed(adata)
+        network.save_pretrained(where)
+        return external.Geneformer(where, medians, tokens).embed(adata)
 
 
 def _own_genes(adata: AnnData) -> bool:
