@@ -413,7 +413,7 @@ rows[rows["metric"] == "auc"].pivot(
 )
 
 # %% [markdown]
-# One study, one draw, one UMAP. The stored runs have six studies, some with several draws of cells, each with a UMAP seed of its own, and controls.
+# One study, one draw, one UMAP. The stored runs have seven studies, several draws of cells, each with a UMAP seed of its own, and controls.
 # `full` makes them anew.
 
 # %%
@@ -475,7 +475,12 @@ for ax, name in zip(axes.ravel(), panels, strict=False):
     ax.axvline(0.5, color="black", ls=":", lw=1)
     ax.set_title("_".join(name.split("_")[:2]), fontsize=8)
 axes[0, 0].set_yticks(range(3), rankstudy.PROJECTIONS)
-axes[0, 0].legend(fontsize=6, loc="lower right")
+fig.legend(
+    *axes[0, 0].get_legend_handles_labels(),
+    fontsize=8,
+    ncol=4,
+    loc="outside upper center",
+)
 fig.supxlabel(plots.label("pair AUC", "probability"), fontsize=9)
 plt.show()
 
@@ -527,7 +532,7 @@ pd.DataFrame({name: difference(*arms) for name, arms in COMPARED.items()}).T.rou
 # %% [markdown]
 # The first line is the post's finding, and it holds. The lines below take it apart. At equal processing, values have no lead over ranks: plain log counts
 # lie behind, standardised ones beside them. (Plain Euclidean distance also counts how deep a cell was read; a correlation does not.) And UMAP lifts
-# *every* input by more than any two inputs differ. So these data do not say "ranks lose information". They say "UMAP tightens whatever it is given".
+# *every* input, ranks by no less than the gap that was published. So these data do not say "ranks lose information". They say "UMAP tightens whatever it is given".
 #
 # A pair AUC asks about *all* pairs. What a user asks is whether the nearest cells are of the same type, and nearest neighbours do not care for a
 # projection that stretches far distances. The same differences in the balanced accuracy of 15 nearest neighbours:
@@ -538,6 +543,8 @@ pd.DataFrame(
 ).T.round(3)
 
 # %% [markdown]
+# For ranks, little is left of what UMAP did to the AUC: their nearest cells were right before. UMAP pushes apart what was apart already.
+#
 # ## What else could it have been?
 #
 # *Depth.* Two samples of the same cell correlate less, the fewer molecules they have, so the spread of M2 is partly one of depth. The control thins
@@ -609,7 +616,8 @@ ax.legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# Zeros alone name the types nearly as well as all ranks do: in sparse data, *which* genes were detected is much of what there is. But a list that has all
+# Zeros alone name the types nearly as well as all ranks do: in sparse data, *which* genes were detected is much of what there is. The
+# order of the detected genes alone is behind in some studies and not in others. But a list that has all
 # detected genes has not lost the zeros: what is missing from the list is a zero. They are lost where lists are cut, to the first hundred genes, say. And
 # an average over the list's tokens cannot see what is not there unless training has taught it to.
 #
@@ -625,7 +633,7 @@ ledger.table("notebooks/70_rank_encodings").style.hide(axis="index")
 #
 # | | post | here | what follows |
 # |---|---|---|---|
-# | cells | Tabula Sapiens, 89 types × 500 | live: sorted blood cells; stored: six studies, 5 to 11 types × 50; `full`: as published | intervals over types are wide, those over studies count |
+# | cells | Tabula Sapiens, 89 types × 500 | live: sorted blood cells; stored: seven studies, 5 to 10 types × up to 50; `full`: as published | intervals over types are wide, those over studies count |
 # | types | labels as they are, near-duplicates and parents with children among them | as their authors named them, leftovers out | "between" of the post is partly within |
 # | matrix | "normalised", of which layers it does not say | counts; log(1 + CP10k) | M1 may differ, M2 hardly: it sees order only |
 # | genes | 2,435 in the text, 2,450 in a caption | 2,435, or the object's own flags in your file | – |

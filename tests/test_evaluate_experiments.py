@@ -97,7 +97,7 @@ def test_types_of_blood_get_common_names(loaded):
 
 def test_every_claim_on_rank_robustness_has_an_experiment():
     for claim in ledger.read():
-        if claim.id.startswith("rank-x"):
+        if claim.experiment == "notebooks/75_rank_robustness":
             name = claim.compare["study"].removeprefix("rank-robustness/")
             assert name in experiments.EXPERIMENTS
             models = experiments.EXPERIMENTS[name][1]
