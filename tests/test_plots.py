@@ -11,7 +11,7 @@ def test_models_differ_in_more_than_colour():
     markers = [marker for _, marker in looks]
     assert len(set(looks)) == len(looks)
     twice = {m for m in markers if markers.count(m) > 1}
-    assert twice == {"o", "*"}  # a model and its untrained twin: one shape, two colours
+    assert twice == {"o", "*", "$k$", "$b$"}  # a model and its untrained twin: one shape, two colours
 
 
 def test_colours_stand_out_on_white():

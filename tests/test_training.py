@@ -129,9 +129,11 @@ fit(corpus, {model(corpus)!r}, TrainConfig(**{RUN!r}), {str(tmp_path)!r}, progre
     step = torch.load(checkpoint, weights_only=True)["global_step"]
     assert 12 <= step < 30  # in the middle: steps 0-11 are done, 30 are wanted
     resumed = fit(corpus, model(corpus), TrainConfig(**RUN), tmp_path, progress=False)
-    columns = [c for c in run.history if c not in ("minutes", "waiting")]
+    columns = [c for c in run.history if c not in ("minutes", "waiting", "explained")]
     # a loss is a sum, and where its numbers lie in memory decides in which order torch adds them: one ulp
     pd.testing.assert_frame_equal(resumed.history[columns], run.history[columns], rtol=1e-6, atol=0)
+    # of "explained" it is more: a small difference of losses, over one that is not much larger
+    np.testing.assert_allclose(resumed.history["explained"], run.history["explained"], atol=1e-4)
     for a, b in zip(run.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)
     assert not checkpoint.exists()
