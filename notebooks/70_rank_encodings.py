@@ -309,7 +309,7 @@ for name in rankstudy.INPUTS:
             x[name], name, projection, cfg.seed
         )
 NET = "Geneformer" if cfg.weights else "Geneformer untrained"
-embedded = rankcontrols.geneformer(cells, cfg.weights, seed=cfg.seed)
+embedded = rankcontrols.embed_geneformer(cells, cfg.weights, seed=cfg.seed)
 for projection in ("none", "UMAP-5"):
     arms[NET, projection] = rankstudy.measure(embedded, NET, projection, cfg.seed)
 rows = []

@@ -120,8 +120,8 @@ def test_scores_find_types_and_nothing_in_permuted_labels():
 
 def test_an_untrained_geneformer_repeats_itself_row_by_row(cells):
     few = cells[:6].copy()
-    e = rankcontrols.geneformer(few, longest=64)
+    e = rankcontrols.embed_geneformer(few, longest=64)
     assert e.shape == (6, 256) and np.isfinite(e).all()
     order = [4, 1, 0, 5, 2, 3]
-    assert rankcontrols.geneformer(few[order].copy(), longest=64) == pytest.approx(e[order], abs=1e-4)
-    assert abs(rankcontrols.geneformer(few, longest=64, seed=1) - e).max() > 0.01
+    assert rankcontrols.embed_geneformer(few[order].copy(), longest=64) == pytest.approx(e[order], abs=1e-4)
+    assert abs(rankcontrols.embed_geneformer(few, longest=64, seed=1) - e).max() > 0.01

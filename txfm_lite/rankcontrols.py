@@ -40,7 +40,7 @@ def thin(counts: sp.csr_matrix, depth: int, seed: int = 0) -> sp.csr_matrix:
     return found
 
 
-def geneformer(adata: AnnData, folder: str = "", longest: int = 256, seed: int = 0) -> np.ndarray:
+def embed_geneformer(adata: AnnData, folder: str = "", longest: int = 256, seed: int = 0) -> np.ndarray:
     """Embed cells with Geneformer's first architecture, with random weights unless a folder has real ones.
 
     Parameters

@@ -30,7 +30,7 @@ import numpy as np
 
 from . import pairs, results
 from .align import not_counts
-from .rankcontrols import changed_by_squaring, geneformer, thin, zeros_and_ranks
+from .rankcontrols import changed_by_squaring, embed_geneformer, thin, zeros_and_ranks
 from .similarity import Cosine, Euclid, Measure, Pearson, Spearman
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def run(
     seed : int
         Of the draw, of UMAP, of the permuted labels and of the random weights.
     geneformer_folder : str
-        See :func:`geneformer`.
+        See :func:`.embed_geneformer`.
     folder : path, optional
         Of the results; by default the repository's.
     """
@@ -295,7 +295,7 @@ def run(
             arm = measure(y[name], name, projection, seed)
             add(name, f"{projection}, one depth", scores(*arm, same.obs["type"].to_numpy(), seed)[0])
     model = "Geneformer" if geneformer_folder else "Geneformer untrained"
-    embedded = geneformer(cells, geneformer_folder, seed=seed)
+    embedded = embed_geneformer(cells, geneformer_folder, seed=seed)
     for projection in ("none", "UMAP-5"):
         found, summary = scores(*measure(embedded, model, projection, seed), labels, seed)
         add(model, projection, found)

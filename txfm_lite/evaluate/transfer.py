@@ -102,9 +102,9 @@ def across(studies: Mapping[str, AnnData], encoding: str, seed: int = 0) -> list
     -------
     list of dict
         Partial rows with variant "A > B": "accuracy at home", "accuracy away", "accuracy away, pooled" (B's
-        cells added up by 20), "drop", and "depth ratio", |log10| of the median totals. With variant "A + B",
-        of the two in one matrix, 50 components: "kNN" (in the other study), "iLISI", "ASW l/b", "PCR". With
-        variant "mean", their means over all pairs, and "drop per tenfold depth", the slope of one on the
+        cells added up by 20), "drop", and "depth ratio", log10 of the larger median total over the smaller.
+        With variant "A + B", of the two in one matrix, 50 components: "kNN" (in the other study), "iLISI",
+        "ASW l/b", "PCR". With variant "mean", their means over all pairs, and "drop per tenfold depth", the slope of one on the
         other.
     """
     rows = []
