@@ -104,8 +104,8 @@ def across(studies: Mapping[str, AnnData], encoding: str, seed: int = 0) -> list
         Partial rows with variant "A > B": "accuracy at home", "accuracy away", "accuracy away, pooled" (B's
         cells added up by 20), "drop", and "depth ratio", log10 of the larger median total over the smaller.
         With variant "A + B", of the two in one matrix, 50 components: "kNN" (in the other study), "iLISI",
-        "ASW l/b", "PCR". With variant "mean", their means over all pairs, and "drop per tenfold depth", the slope of one on the
-        other.
+        "ASW l/b", "PCR". With variant "mean", their means over all pairs, and "drop per tenfold depth", the
+        slope of one on the other.
     """
     rows = []
     for a, b in permutations(studies, 2):
