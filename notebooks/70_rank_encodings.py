@@ -79,6 +79,7 @@ import anndata
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from IPython.display import display
 from matplotlib.colors import LogNorm
 
 from txfm_lite import (
@@ -626,7 +627,8 @@ plt.show()
 # The rules were written before the stored runs. Intervals are over studies and draws.
 
 # %%
-ledger.table("notebooks/70_rank_encodings").style.hide(axis="index")
+with pd.option_context("display.max_colwidth", None):
+    display(ledger.table("notebooks/70_rank_encodings"))
 
 # %% [markdown]
 # ## Compared with the post

@@ -384,7 +384,8 @@ pd.concat([table, table.mean().rename("mean").to_frame().T]).round(3)
 
 # %%
 if not stand_ins:
-    display(ledger.table("notebooks/78_head_to_head"))
+    with pd.option_context("display.max_colwidth", None):
+        display(ledger.table("notebooks/78_head_to_head"))
 
 # %% [markdown]
 # **What we see.** At this size, the two heads cannot be told apart, neither within batches nor across them. From one study of blood to
