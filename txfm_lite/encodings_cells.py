@@ -24,9 +24,9 @@ log = logging.getLogger("txfm_lite")
 LEAST_COUNTS = 0.3  # of a dataset's counts in the vocabulary; below, its genes were hardly understood
 BY_GENE = "equal values in the order of the vocabulary"
 
-#: indptr, tokens, values or None, and for each cell how many detected genes are not shown.
+# indptr, tokens, values or None, and for each cell how many detected genes are not shown.
 Rows = tuple[np.ndarray, np.ndarray, "np.ndarray | None", "np.ndarray | int"]
-#: A model's rule: from counts (n, G) without stored zeros, library sizes (n,) and the cells' names.
+# A model's rule: from counts (n, G) without stored zeros, library sizes (n,) and the cells' names.
 Rule = Callable[["sp.csr_matrix", np.ndarray, Sequence[str]], Rows]
 
 
@@ -136,7 +136,7 @@ def encode(
     ----------
     aligned : Aligned
     rule : callable
-        See :data:`Rule`.
+        See ``Rule``, above.
     genes : ndarray of str, optional
         What the tokens stand for, by default the vocabulary.
     model, ties, seed, everywhere

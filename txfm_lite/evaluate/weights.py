@@ -35,7 +35,7 @@ PAPERS = (32, 256)  # axes that the paper keeps of codebook and decoder
 WIDEST = 256  # components of the PCA, one for each number of the shipped model's vectors
 SIGNIFICANT = 0.01
 
-#: Name -> how its vectors are made from a seed, and what :func:`genes.evaluate` must know about them.
+# Name -> how its vectors are made from a seed, and what genes.evaluate must know about them
 Sources = dict[str, tuple[Callable[[int], "pd.DataFrame"], dict[str, Any]]]
 PROFILES = {"ordered": True, "dimensions": ()}  # to be compared as they are
 
