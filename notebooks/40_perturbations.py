@@ -530,7 +530,8 @@ plt.show()
 #
 # ## And on all screens, with all rivals?
 #
-# This took hours and was stored: every model and control, several seeds, on all cells of each screen. `full` makes it anew.
+# This took hours and was stored, on all cells of each screen: models and controls with one seed or two, the count stands above each
+# table; a mark without a ± is a single seed. `full` runs what is not stored yet.
 
 # %%
 seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
