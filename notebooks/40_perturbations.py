@@ -25,7 +25,7 @@
 #   how a row of a published table may have gone wrong, and score a screen of your own.
 # - **You need** [the pretrained model](30_pretrain.ipynb); the scores are those of {mod}`txfm_lite.evaluate.perturbations`.
 # - **It takes** `smoke` about a minute on a simulated screen; `book` about 4 minutes and 2 GB on 2 CPU cores (a part of one screen is
-#   scored live, the rest was run before and stored); `full` runs everything again, in hours.
+#   scored live, the rest was run before and stored); `full` runs what is not stored yet, in hours.
 # :::
 
 # %% tags=["setup", "hide-cell"] cellView="form"

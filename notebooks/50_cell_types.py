@@ -24,7 +24,7 @@
 #   on held-out studies, and score a file of your own.
 # - **You need** [the pretrained model](30_pretrain.ipynb); the scores are those of {mod}`txfm_lite.evaluate.cells`.
 # - **It takes** `smoke` about a minute on simulated studies; `book` about 3 minutes and 2 GB on 2 CPU cores (one study is scored live,
-#   the rest was run before and stored); `full` runs everything again, in hours.
+#   the rest was run before and stored); `full` runs what is not stored yet, in hours.
 # :::
 
 # %% tags=["setup", "hide-cell"] cellView="form"
