@@ -67,17 +67,6 @@ def test_inputs_and_measures_are_what_they_are_called(cells):
         rankstudy.project(x["log"], "tSNE")
 
 
-def test_thinning_gives_one_depth_and_keeps_the_profile():
-    rng = np.random.default_rng(0)
-    counts = sp.csr_matrix(rng.poisson(np.tile(rng.gamma(1, 20, size=50), (200, 1))))
-    thinned = rankcontrols.thin(counts, 300, seed=1)
-    assert (thinned.sum(axis=1) == 300).all() and (thinned > counts).nnz == 0
-    share = np.asarray(counts.sum(axis=0)).ravel() / counts.sum()
-    assert np.asarray(thinned.mean(axis=0)).ravel() == pytest.approx(300 * share, abs=1.5)
-    assert (rankcontrols.thin(counts, 10**6) != counts).nnz == 0
-    assert (rankcontrols.thin(counts, 300, seed=1) != thinned).nnz == 0
-
-
 def test_order_alone_is_what_sentences_and_scgpts_bins_see(cells):
     changed = rankcontrols.changed_by_squaring(cells)
     assert changed["Cell2Sentence"] == changed["scGPT"] == 0

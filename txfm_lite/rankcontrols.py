@@ -22,24 +22,6 @@ if TYPE_CHECKING:
     from .encodings import Encoding
 
 
-def thin(counts: sp.csr_matrix, depth: int, seed: int = 0) -> sp.csr_matrix:
-    """Draw `depth` molecules of each cell without replacement; a cell with fewer keeps all."""
-    import scipy.sparse as sp
-
-    rng, rows = np.random.default_rng(seed), []
-    counts = sp.csr_matrix(counts)
-    data = np.rint(counts.data).astype(np.int64)
-    for a, b in zip(counts.indptr[:-1], counts.indptr[1:], strict=True):
-        own = data[a:b]
-        enough = own.sum() > depth
-        rows.append(rng.multivariate_hypergeometric(own, depth, method="marginals") if enough else own)
-    found = sp.csr_matrix(
-        (np.concatenate(rows).astype(np.float32), counts.indices.copy(), counts.indptr.copy()), counts.shape
-    )
-    found.eliminate_zeros()
-    return found
-
-
 def embed_geneformer(adata: AnnData, folder: str = "", longest: int = 256, seed: int = 0) -> np.ndarray:
     """Embed cells with Geneformer's first architecture, with random weights unless a folder has real ones.
 

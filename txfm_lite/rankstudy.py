@@ -30,7 +30,7 @@ import numpy as np
 
 from . import pairs, results
 from .align import not_counts
-from .rankcontrols import changed_by_squaring, embed_geneformer, thin, zeros_and_ranks
+from .rankcontrols import changed_by_squaring, embed_geneformer, zeros_and_ranks
 from .similarity import Cosine, Euclid, Measure, Pearson, Spearman
 
 if TYPE_CHECKING:
@@ -266,6 +266,8 @@ def run(
     folder : path, optional
         Of the results; by default the repository's.
     """
+    import scanpy as sc
+
     where = f"rank/{dataset}-seed{seed}"
     if results.stored(where, folder):
         return results.read(where, folder)
@@ -287,8 +289,8 @@ def run(
             medians[name, projection] = summary.median if summary.alike is False else -summary.median
     totals = np.asarray(cells.X.sum(axis=1)).ravel()
     depth = int(np.quantile(totals, 0.05))
-    same = cells[totals >= depth].copy()
-    same.X = thin(same.X, depth, seed)
+    enough = cells[totals >= depth]
+    same = sc.pp.downsample_counts(enough, counts_per_cell=depth, random_state=seed, copy=True)
     y = inputs(same, genes)
     for name in ("log", "rank"):
         for projection in PROJECTIONS:
