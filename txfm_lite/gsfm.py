@@ -93,7 +93,9 @@ class GSFMConfig:
         if self.channels > 2:
             raise ValueError(f"GSFMConfig.channels = {self.channels}: should be 1, or 2 for up and down")
         if self.weighting.startswith("unseen") and not self.partition:
-            raise ValueError(f"GSFMConfig.weighting = {self.weighting!r}: with partition 0 all genes are seen")
+            raise ValueError(
+                f"GSFMConfig.weighting = {self.weighting!r}: with partition 0 all genes are seen"
+            )
 
     @property
     def n_genes(self) -> int:
@@ -144,7 +146,9 @@ class Bag(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int):
         super().__init__(in_features, out_features)
-        self.weight = nn.Parameter(self.weight.detach().T.contiguous().T)
+        weight = self.weight.detach().T.contiguous().T
+        weight[:, UNK] = 0.0  # where training never meets an unknown gene, it goes on to say nothing
+        self.weight = nn.Parameter(weight)
 
     def forward(
         self, indices: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor | None = None
@@ -220,6 +224,7 @@ class GSFM(nn.Module):
             self.encoder = MLP(inner, config.dropout, first=Bag)
         else:
             self.embedding = nn.Embedding(config.n_columns, config.d_model, padding_idx=PAD)
+            self.embedding.weight.data[UNK] = 0.0  # as in a Bag
             self.encoder = MLP(inner, config.dropout)
         if config.architecture == "VAE":
             self.mu = nn.Linear(config.d_model, config.n_latent)
@@ -304,7 +309,9 @@ class GSFM(nn.Module):
         if shown is not None and config.weighting == "unseen_masked":
             present = torch.ones_like(entries, dtype=torch.float32)
             return entries, present.masked_fill(shown, 0.0)
-        if shown is not None and config.target == "hidden":  # "unseen" weighs the hidden genes by 1: no change
+        if (
+            shown is not None and config.target == "hidden"
+        ):  # "unseen" weighs the hidden genes by 1: no change
             return entries[~shown], None if positive is None else positive[~shown]
         return entries, positive
 
@@ -371,7 +378,9 @@ class _CrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, entries: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        ctx: Any, x: torch.Tensor, entries: torch.Tensor, weight: torch.Tensor | None
+    ) -> torch.Tensor:
         few = x.flatten()[entries]
         ctx.save_for_backward(x, entries, few, weight)
         if weight is None:  # softplus(-x) - softplus(x) = -x

@@ -89,9 +89,7 @@ def vocabulary_hash(genes: Sequence[str]) -> str:
     return hashlib.sha256(_lines(genes).encode()).hexdigest()
 
 
-def save(
-    model: Model, path: str | Path, dtype: str = "float32", card: str = "", **provenance: Any
-) -> Path:
+def save(model: Model, path: str | Path, dtype: str = "float32", card: str = "", **provenance: Any) -> Path:
     """Write a model into the folder `path`, whole or not at all.
 
     Parameters
@@ -157,9 +155,7 @@ def save(
     return path
 
 
-def load(
-    name: str | Path, genes: Sequence[str] | None = None, kind: type = TxFM, **hub: Any
-) -> Model:
+def load(name: str | Path, genes: Sequence[str] | None = None, kind: type = TxFM, **hub: Any) -> Model:
     """Read a model in evaluation mode, in float32, on the CPU.
 
     Parameters
