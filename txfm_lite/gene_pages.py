@@ -7,7 +7,7 @@ gene are a page about it. Four quantities are kept, and each answers another que
 - **new terms**: the gene is no member, the whole term was the input. Kept where the logit is above 0 or
   `z`, the logit standardised over all genes for this term, is above 1.645 (one-sided 5 %).
 - **known terms**: the gene is a member. A model gives back what it was given, so members are hidden from the
-  input: one at a time in terms of at most `PASSES` genes, a fiftieth at a time in larger ones. All known terms
+  input: one at a time in terms of at most `PASSES` genes, a twentieth at a time in larger ones. All known terms
   count, whatever the score: a low one says that the rest of the term does not look like this gene.
 - **AUROC** of a term: how well its other half is found from one half, the median of five splits. Candidates
   are the genes of the library that were not given.
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 FEWEST = 5  # genes of a term that the model must know
 THRESHOLD = 1.645  # z beyond which a term is kept although its logit is not positive
-PASSES = 50  # inputs, at most, among which the members of one term are hidden
+PASSES = 20  # inputs, at most, among which the members of one term are hidden
 SPLITS, HALF = 5, 5  # half splits of a term; genes that either half must have
 UNIQUE = 10  # a term is unique to the genes that have it among so many best
-BLOCK = 128  # sets completed at a time: 10 MB of logits for 20,000 genes
+BLOCK = 512  # sets completed at a time: 40 MB of logits for 20,000 genes
 
 Completer = Callable[[GeneSets], np.ndarray]  # n sets over G genes -> logits (n, G), higher: rather a member
 
@@ -90,15 +90,14 @@ def predict(
     library = library[library.sizes >= FEWEST]
     if not len(library):
         raise ValueError(f"no term has {FEWEST} genes that the model knows: are these the same symbols?")
-    rng = np.random.default_rng(seed)
     best, predicted, unique, totals = _new(complete, library, new)
-    held = _known(complete, library, rng)
+    held = _known(complete, library, np.random.default_rng(seed))
     totals = np.column_stack([np.bincount(library.indices, minlength=len(library.genes)), totals])
     rows = pd.concat([_first(held, known), best]).sort_values(["gene", "logit", "z"], ascending=[1, 0, 0])
     terms = pd.DataFrame(
         {
             "size": library.sizes,
-            "auroc": _aurocs(complete, library, rng),
+            "auroc": _aurocs(complete, library, np.random.default_rng(seed)),
             "uniqueness": unique / np.maximum(predicted, 1),
             "predicted": predicted,
         },
