@@ -25,8 +25,8 @@ def library(sizes=(5, 8, 12, 20, 31, 9, 10, 14), seed=0):
 class Completer:
     """A linear model; remembers what it was given."""
 
-    def __init__(self, n_genes=len(GENES), seed=1, offset=-1.0):
-        self.weights = np.random.default_rng(seed).normal(size=(n_genes, n_genes)).astype(np.float32)
+    def __init__(self, offset=-1.0):
+        self.weights = np.random.default_rng(1).normal(size=(len(GENES), len(GENES))).astype(np.float32)
         self.offset, self.given = offset, []
 
     def __call__(self, sets):
@@ -199,7 +199,9 @@ def test_the_files_hold_the_numbers(made):
             np.testing.assert_allclose(page["probability"], 1 / (1 + np.exp(-rows["logit"])), atol=0.0015)
             same = ["auroc", "uniqueness"]
             np.testing.assert_allclose(page[same], terms[same], atol=0.00051)
-            shard = data(made / f"shard-{gene_shards.hashed(GENES[i]) % data(made / 'manifest.js')['shards']}.js")
+            shard = data(
+                made / f"shard-{gene_shards.hashed(GENES[i]) % data(made / 'manifest.js')['shards']}.js"
+            )
             assert shard["rows"][shard["symbols"].index(GENES[i])][k][:2] == found.totals[i].tolist()
     with pytest.raises(KeyError, match="has no page"):
         gene_shards.read(made, "G99")
@@ -208,7 +210,9 @@ def test_the_files_hold_the_numbers(made):
 def test_the_manifest_says_what_was_used(made):
     facts = gene_shards.manifest(made)
     assert facts["model"] == "linear" and facts["seed"] == 42 and facts["genes"] == 90
-    assert facts["libraries"][0].items() >= {"title": "Own", "terms": 8, "scored": 5, **SOURCES["Own"]}.items()
+    assert (
+        facts["libraries"][0].items() >= {"title": "Own", "terms": 8, "scored": 5, **SOURCES["Own"]}.items()
+    )
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", facts["made"])
     assert gene_shards.manifest(made / "nowhere") == {}
 
@@ -227,7 +231,7 @@ def test_names_lead_to_genes_and_say_who_has_no_page(made):
     }  # fmt: skip
     shard = next(s for s in map(data, made.glob("shard-*.js")) if "G00" in s["symbols"])
     assert shard["facts"][shard["symbols"].index("G00")] == ["1", "ENSG00000000001", "gene nought"]
-    near = [gene for s in map(data, made.glob("shard-*.js")) for (genes, _), in s["near"] for gene in genes]
+    near = [gene for s in map(data, made.glob("shard-*.js")) for ((genes, _),) in s["near"] for gene in genes]
     assert "!NOPAGE" in near and "NOPAGE" not in near and set(near) <= {*GENES, "!NOPAGE"}
 
 

@@ -3,9 +3,9 @@
 python tools/gene_pages.py [--profile smoke|book|full]
 
 The files go to ``_build/gene_pages/``. They are made from the shipped gene set model, or the one that the
-environment variable ``GENE_MODEL`` names, and the benchmark's libraries. Where either is not at hand, and in the `smoke` profile, a small model that is trained on
-simulated sets on the spot stands in, and the page says so. They are made again when the model, the libraries,
-the profile or the code that makes them changed.
+environment variable ``GENE_MODEL`` names, and the benchmark's libraries. Where either is not at hand, and in
+the `smoke` profile, a small model that is trained on simulated sets on the spot stands in, and the page says
+so. They are made again when the model, the libraries, the profile or the code that makes them changed.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ from typing import Any
 MODEL, EXPRESSION = os.environ.get("GENE_MODEL") or "gsfm", "txfm-xs"
 DATASET = "enrichr_rummageo_benchmark"
 LEFT_OUT = {"KEGG_2021_Human": "Kanehisa's terms forbid it"}  # must not be shown, and why
-# Where a term can be looked up: what of its name stands for {} (a regular expression; the whole name without).
+# Where a term can be looked up, and what of its name stands for {}: a regular expression, or the whole name.
 LINKS = {
     "GO_Biological_Process_2023": ("https://amigo.geneontology.org/amigo/term/{}", r"GO:\d+"),
     "GWAS_Catalog_2023": ("https://www.ebi.ac.uk/gwas/search?query={}", None),
     "Human_Phenotype_Ontology": ("https://hpo.jax.org/browse/term/{}", r"HP:\d+"),
-    "MGI_Mammalian_Phenotype_Level_4_2021": ("https://www.informatics.jax.org/vocab/mp_ontology/{}", r"MP:\d+"),
+    "MGI_Mammalian_Phenotype_Level_4_2021": (
+        "https://www.informatics.jax.org/vocab/mp_ontology/{}",
+        r"MP:\d+",
+    ),
     "WikiPathway_2023_Human": ("https://www.wikipathways.org/pathways/{}", r"WP\d+"),
 }
 EXAMPLES = ("TP53", "CFTR", "INS", "C1orf112")  # from the best known to one of little-known function
@@ -52,7 +55,9 @@ def make(root: Path, profile: str = "book", model: str = MODEL) -> Path:
     if gene_shards.manifest(folder).get("fingerprint") == now:
         print("gene pages: unchanged, kept", flush=True)
         return folder
-    print(f"gene pages: making them{f' from simulated sets, because {lacking}' if lacking else ''}", flush=True)
+    print(
+        f"gene pages: making them{f' from simulated sets, because {lacking}' if lacking else ''}", flush=True
+    )
     start = time.time()
     facts = _simulated(folder, lacking, now) if lacking else _real(folder, model, now)
     print(
@@ -139,7 +144,8 @@ def _simulated(folder: Path, lacking: str, now: str) -> dict[str, Any]:
         {title: sets[which] for title, which in TOPICS.items()}, folder,
         gene_vectors={"GSFM, from sets": completion.gene_vectors(model)},
         sources={title: {"licence": "simulated"} for title in TOPICS},
-        model="trained on simulated sets", examples=list(model.genes[2:5]), simulated=lacking, fingerprint=now,
+        model="trained on simulated sets", examples=list(model.genes[2:5]), simulated=lacking,
+        fingerprint=now,
     )  # fmt: skip
 
 
@@ -165,8 +171,8 @@ def banner(facts: dict[str, Any]) -> str:
     if not facts.get("simulated"):
         return ""
     return (
-        f":::{{warning}}\nThis copy of the page shows simulated sets and genes, because {facts['simulated']}. It "
-        "works, but its numbers say nothing about biology.\n:::"
+        ":::{warning}\nThis copy of the page shows simulated sets and genes, because "
+        f"{facts['simulated']}. It works, but its numbers say nothing about biology.\n:::"
     )
 
 
@@ -179,11 +185,20 @@ def examples(facts: dict[str, Any], folder: Path, n: int = 2) -> str:
         found = gene_shards.read(folder, gene)
         best = found[~found["known"]].groupby("library", sort=False).head(n)
         cells = (
-            (gene, r.library, r.term, f"{r.probability:.3f}", f"{r.z:.2f}", f"{r.auroc:.3f}" if r.auroc > 0 else "–")
+            (
+                gene,
+                r.library,
+                r.term,
+                f"{r.probability:.3f}",
+                f"{r.z:.2f}",
+                f"{r.auroc:.3f}" if r.auroc > 0 else "–",
+            )
             for r in best.itertuples()
         )
         rows += [f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in cells]
-    heads = "".join(f"<th>{h}</th>" for h in ("gene", "library", "new term", "probability", "z", "term's AUROC"))
+    heads = "".join(
+        f"<th>{h}</th>" for h in ("gene", "library", "new term", "probability", "z", "term AUROC")
+    )
     return (
         '<div class="ge-static">\n<table class="table">'
         f"<caption>Best new terms of some genes</caption><thead><tr>{heads}</tr></thead>"

@@ -7,8 +7,8 @@ gene are a page about it. Four quantities are kept, and each answers another que
 - **new terms**: the gene is no member, the whole term was the input. Kept where the logit is above 0 or
   `z`, the logit standardised over all genes for this term, is above 1.645 (one-sided 5 %).
 - **known terms**: the gene is a member. A model gives back what it was given, so members are hidden from the
-  input: one at a time in terms of at most `PASSES` genes, a twentieth at a time in larger ones. All known terms
-  count, whatever the score: a low one says that the rest of the term does not look like this gene.
+  input: one at a time in terms of at most `PASSES` genes, a twentieth at a time in larger ones. All known
+  terms count, whatever the score: a low one says that the rest of the term does not look like this gene.
 - **AUROC** of a term: how well its other half is found from one half, the median of five splits. Candidates
   are the genes of the library that were not given.
 - **uniqueness** of a term: of the genes that it is predicted for, the share that has it among their ten best.
@@ -337,9 +337,7 @@ def _sets(library: GeneSets, rows: list[np.ndarray]) -> GeneSets:
     indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
     names = np.full(len(rows), "", dtype=object)
     indices = np.concatenate(rows).astype(np.int32)
-    return replace(
-        library, names=names, libraries=names, indptr=indptr, indices=indices, weights=None
-    )
+    return replace(library, names=names, libraries=names, indptr=indptr, indices=indices, weights=None)
 
 
 def _blocks(n: int, title: str) -> Iterator[slice]:

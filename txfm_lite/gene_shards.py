@@ -39,7 +39,13 @@ if TYPE_CHECKING:
 
 BUDGET = 300_000  # bytes per gene, of which
 SHARD, NAMES = 190_000, 40_000  # a shard and a file of names have at most so many
-SCALES = {"logit": 100, "z": 100, "auroc": 1000, "uniqueness": 1000, "cosine": 1000}  # stored as whole numbers
+SCALES = {
+    "logit": 100,
+    "z": 100,
+    "auroc": 1000,
+    "uniqueness": 1000,
+    "cosine": 1000,
+}  # stored as whole numbers
 
 
 def write(
@@ -252,7 +258,10 @@ def _shard(symbols: list[str], genes: Mapping[str, Any], terms: Sequence[Mapping
         "facts": [genes[s]["facts"] for s in symbols],
         "terms": shown,
         "rows": [
-            [[*totals, flat(known, k), flat(new, k)] for k, (totals, known, new) in enumerate(genes[s]["rows"])]
+            [
+                [*totals, flat(known, k), flat(new, k)]
+                for k, (totals, known, new) in enumerate(genes[s]["rows"])
+            ]
             for s in symbols
         ],
         "near": [genes[s]["near"] for s in symbols],

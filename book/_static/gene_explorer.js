@@ -2,7 +2,7 @@
    txfm_lite/gene_shards.py; they are scripts, because a page opened from a disk may run scripts but not fetch data. */
 "use strict";
 (() => {
-  const root = document.getElementById("gene-explorer");
+  const root = document.getElementById("ge-app");
   if (!root) return;
   const started = performance.now();
   const SUGGESTIONS = 12, ROWS = 8; // names offered at once; rows of a library before "show all"
@@ -11,9 +11,9 @@
     { key: "probability", label: "probability", first: -1 },
     { key: "z", label: "z", first: -1 },
     { key: "rank", label: "rank", first: 1 },
-    { key: "status", label: "known or new", first: 1 },
-    { key: "auroc", label: "term's AUROC", first: -1 },
-    { key: "uniqueness", label: "term's uniqueness", first: -1 },
+    { key: "status", label: "status", first: 1 },
+    { key: "auroc", label: "term AUROC", first: -1 },
+    { key: "uniqueness", label: "uniqueness", first: -1 },
   ];
   const view = { key: "probability", direction: -1, filter: "", kind: "all", shown: null };
 
@@ -242,7 +242,7 @@
       out(`https://maayanlab.cloud/Enrichr/#find!gene=${symbol}`, "terms in Enrichr"),
       out(`https://maayanlab.cloud/Harmonizome/gene/${symbol}`, "Harmonizome"),
     ].filter(Boolean);
-    result.replaceChildren(
+    result.replaceChildren(...[
       el("h2", { class: "ge-gene" }, gene, title ? el("span", { class: "ge-title" }, ` ${title}`) : null),
       alias ? el("p", {}, `“${alias}” is another name of ${gene}.`) : null,
       also.length ? el("p", {}, `${gene} is also another name of `, ...list(also), ".") : null,
@@ -254,7 +254,7 @@
       el("h3", {}, "Terms"),
       toolbar(),
       ...libraries.map((library) => (library.element = el("section", { class: "ge-library" }))),
-    );
+    ].filter(Boolean));
     libraries.forEach(fill);
     const rows = libraries.reduce((sum, library) => sum + library.rows.length, 0);
     status.textContent = `${gene}: ${rows} terms of ${libraries.length} libraries.`;
@@ -324,7 +324,7 @@
     }, library.all ? `show ${ROWS} only` : `show all ${rows.length}`);
     element.replaceChildren(
       el("h4", {}, source.title),
-      el("p", { class: "ge-note" }, `The best ${listed("known")} of ${known} known and ${listed("new")} of ${fresh} new terms.`,
+      el("p", { class: "ge-note" }, `The best terms: ${listed("known")} of ${known} known, ${listed("new")} of ${fresh} new.`,
         source.licence ? ` ${source.source ?? ""}${source.source ? "; " : ""}${source.licence}.` : ""),
       rows.length
         ? el("table", { class: "ge-table", "aria-label": source.title },
