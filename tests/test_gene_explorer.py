@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
+import build_book  # noqa: E402
 import check_book  # noqa: E402
 import gene_pages as tool  # noqa: E402
 
@@ -145,6 +146,46 @@ def test_everything_fits_the_budget(site):
     assert sizes["manifest.js"] + sum(largest) + ours < gene_shards.BUDGET
     # at their largest, too; a prefix may need the names of two files
     assert 4000 + 2 * gene_shards.NAMES + gene_shards.SHARD + ours < gene_shards.BUDGET
+
+
+def test_a_small_build_says_that_it_is_simulated_and_is_kept(tmp_path, capsys):
+    shutil.copytree(ROOT / "book", tmp_path / "book", ignore=shutil.ignore_patterns("_static"))
+    folder = tool.make(tmp_path, "smoke")
+    first = capsys.readouterr().out
+    assert "from simulated sets, because a small profile was asked for" in first
+    assert tool.make(tmp_path, "smoke") == folder and "unchanged, kept" in capsys.readouterr().out
+    page = tmp_path / "book" / "gene_explorer.md"
+    tool.fill(page, folder)
+    text = page.read_text(encoding="utf8")
+    assert "<!-- genes" not in text and "say nothing about biology" in text
+    facts = gene_shards.manifest(folder)
+    assert all(f"<td>{gene}</td>" in text for gene in facts["examples"])
+    assert all(f"| {x['title']} | {x['terms']} |" in text for x in facts["libraries"])
+    assert all(x["auroc"] > 0.6 for x in facts["libraries"])  # the stand-in does learn the modules
+
+
+def test_the_files_are_placed_into_the_book_and_replaced_by_newer_ones(tmp_path):
+    old, new = tmp_path / "html" / "gene_pages", tmp_path / "made"
+    old.mkdir(parents=True)
+    new.mkdir()
+    (old / "manifest.js").write_text("1")
+    (old / "shard-9.js").write_text("of the older files")
+    (new / "manifest.js").write_text("2")
+    build_book.place(new, tmp_path / "html")
+    assert [path.name for path in old.iterdir()] == ["manifest.js"]
+    assert (old / "manifest.js").read_text() == "2"
+    (old / "shard-0.js").write_text("kept, since the manifest is the same")
+    build_book.place(new, tmp_path / "html")
+    assert (old / "shard-0.js").exists()
+
+
+def test_no_library_is_shown_whose_terms_forbid_it():
+    from txfm_lite import manifests
+
+    parts = manifests.read(tool.DATASET).parts
+    restricted = {name for name, part in parts.items() if "restricted" in part.note}
+    assert restricted and restricted <= set(tool.LEFT_OUT)
+    assert set(tool.LINKS) == set(parts) - set(tool.LEFT_OUT)
 
 
 @browser_needed

@@ -251,10 +251,10 @@ def test_names_are_cut_into_files_in_order(monkeypatch):
 
 
 def test_no_gene_costs_more_than_the_budget(monkeypatch, tmp_path):
-    monkeypatch.setattr(gene_shards, "SHARD", 4000)
+    monkeypatch.setattr(gene_shards, "SHARD", 1500)
     gene_pages.build(Completer(), GENES, {"Own": library()}, tmp_path / "pages")
     shards = list((tmp_path / "pages").glob("shard-*.js"))
-    assert max(path.stat().st_size for path in shards) <= 4000
+    assert max(path.stat().st_size for path in shards) <= 1500
     assert len(shards) == gene_shards.manifest(tmp_path / "pages")["shards"] > 3
     assert sorted(gene for path in shards for gene in data(path)["symbols"]) == GENES.tolist()
     monkeypatch.setattr(gene_shards, "SHARD", 300)
