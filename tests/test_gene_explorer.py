@@ -61,7 +61,7 @@ def site(tmp_path_factory):
         for title, word in (("Library one", "process"), ("Library two", "A rather long name of a phenotype"))
     }  # fmt: skip
     vectors = {name: pd.DataFrame(rng.normal(size=(65, 5)), [*GENES, "NOPAGE"]) for name in ("TxFM", "GSFM")}
-    source = {"licence": "CC BY 4.0", "source": "here", "link": "https://example.org/{}", "id": r"GO:\d+"}
+    source = {"licence": "CC BY 4.0", "link": "https://example.org/{}", "id": r"GO:\d+"}
     gene_pages.build(
         linear, GENES, libraries, root / "gene_pages", gene_vectors=vectors, resolver=Resolver(TABLE),
         sources={"Library one": source}, model="linear", examples=["TP53", "G01"], fingerprint="x",

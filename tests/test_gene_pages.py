@@ -42,7 +42,7 @@ def dense(complete, sets):
     return logits, z, sets.csr().toarray() > 0, (logits > 0) | (z > 1.645)
 
 
-@pytest.mark.parametrize("block", [3, 512])
+@pytest.mark.parametrize("block", [12, 512])
 def test_new_terms_are_those_of_the_dense_formula(monkeypatch, block):
     monkeypatch.setattr(gene_pages, "BLOCK", block)
     complete, sets = Completer(), library()
@@ -165,7 +165,7 @@ TABLE = pd.DataFrame(
     ],
     columns=["entrez", "symbol", "synonyms", "ensembl", "description"],
 )
-SOURCES = {"Own": {"licence": "none", "source": "here", "link": "https://example.org/{}", "id": r"\d+"}}
+SOURCES = {"Own": {"licence": "none", "link": "https://example.org/{}", "id": r"\d+"}}
 
 
 @pytest.fixture(scope="module")

@@ -112,8 +112,8 @@ def _real(folder: Path, model: str, now: str) -> dict[str, Any]:
     sources = {}
     for part in parts:
         link, found = LINKS[part]
-        note = manifest.parts[part].note.rstrip(".")
-        sources[_title(part)] = {"licence": note, "source": manifest.licence, "link": link, "id": found}
+        terms = f"{manifest.parts[part].note.rstrip('.')}; the copy: {manifest.licence.split(';')[0]}"
+        sources[_title(part)] = {"licence": terms, "link": link, "id": found}
     vectors = {
         "TxFM, from expression": embed.gene_vectors(EXPRESSION)["codebook"],
         "GSFM, from sets": completion.gene_vectors(gsfm),
@@ -123,7 +123,8 @@ def _real(folder: Path, model: str, now: str) -> dict[str, Any]:
         {_title(part): genesets.load(DATASET, part) for part in parts}, folder,
         gene_vectors=vectors, resolver=genes.default_resolver(), sources=sources,
         model=Path(model).name, examples=[g for g in EXAMPLES if g in set(gsfm.genes)],
-        left_out={_title(k): why for k, why in LEFT_OUT.items()}, fingerprint=now,
+        left_out={_title(k): why for k, why in LEFT_OUT.items()},
+        dataset={"title": manifest.title, "citation": manifest.citation}, fingerprint=now,
     )  # fmt: skip
 
 
@@ -208,11 +209,13 @@ def examples(facts: dict[str, Any], folder: Path, n: int = 2) -> str:
 
 def libraries(facts: dict[str, Any]) -> str:
     """Return a table of the libraries with sources and licences, and what is not shown."""
-    lines = ["| library | terms | median AUROC | licence | source |", "|---|---|---|---|---|"]
+    lines = ["| library | terms | median AUROC | licence |", "|---|---|---|---|"]
     for x in facts["libraries"]:
         auroc = "–" if x["auroc"] is None else f"{x['auroc']:.3f} of {x['scored']:,}"
-        cells = (x["title"], f"{x['terms']:,}", auroc, x.get("licence", ""), x.get("source", ""))
+        cells = (x["title"], f"{x['terms']:,}", auroc, x.get("licence", ""))
         lines.append(f"| {' | '.join(cells)} |")
+    if of := facts.get("dataset"):
+        lines += ["", f"From: {of['title']} {{cite:p}}`{of['citation']}`."]
     lines += ["", f"Model: {facts['model']}; {facts['genes']:,} genes; made on {facts['made']}; "
               f"seed {facts['seed']}; fingerprint `{facts['fingerprint']}`."]  # fmt: skip
     lines += [f"Not shown: {title}, because {why}." for title, why in facts.get("left_out", {}).items()]

@@ -138,7 +138,7 @@ def build(
     resolver : Resolver, optional
         Knows aliases, full names, Entrez and Ensembl ids.
     sources : mapping, optional
-        Title of a library -> `licence`, `source`, `note`, `link` (address of a term: ``{id}`` stands for what
+        Title of a library -> `licence`, `link` (address of a term: ``{id}`` stands for what
         the regular expression `id` finds in its name, ``{term}`` for the name).
     known, new, near : int
         Rows per gene and library, and neighbours per table of vectors.
@@ -211,7 +211,7 @@ def _new(complete: Completer, library: GeneSets, n: int) -> tuple[pd.DataFrame, 
     best, any_best = _Best(n_genes, n), _Best(n_genes, UNIQUE)
     mean, sd = np.empty((2, n_terms))
     predicted, totals = np.zeros(n_terms, int), np.zeros(n_genes, int)
-    for here in _blocks(n_terms, f"{library.libraries[0]}: terms"):
+    for here in _blocks(n_terms, f"{library.libraries[0]}: terms", BLOCK // 4):  # a dozen arrays of this size
         terms = library[here]
         logits = complete(terms)
         mean[here], sd[here], z = _standardise(logits)
@@ -340,12 +340,13 @@ def _sets(library: GeneSets, rows: list[np.ndarray]) -> GeneSets:
     return replace(library, names=names, libraries=names, indptr=indptr, indices=indices, weights=None)
 
 
-def _blocks(n: int, title: str) -> Iterator[slice]:
+def _blocks(n: int, title: str, size: int | None = None) -> Iterator[slice]:
     """Yield slices that cover `n` rows and show how far they got."""
     from tqdm.auto import tqdm
 
+    size = size or BLOCK
     with tqdm(total=n, desc=title, unit_scale=True, disable=None) as bar:
-        for start in range(0, n, BLOCK):
-            stop = min(start + BLOCK, n)
+        for start in range(0, n, size):
+            stop = min(start + size, n)
             yield slice(start, stop)
             bar.update(stop - start)

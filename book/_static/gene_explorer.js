@@ -325,7 +325,7 @@
     element.replaceChildren(
       el("h4", {}, source.title),
       el("p", { class: "ge-note" }, `The best terms: ${listed("known")} of ${known} known, ${listed("new")} of ${fresh} new.`,
-        source.licence ? ` ${source.source ?? ""}${source.source ? "; " : ""}${source.licence}.` : ""),
+        source.licence ? ` ${source.licence}.` : ""),
       rows.length
         ? el("table", { class: "ge-table", "aria-label": source.title },
           el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...shown.map((row) => line(row, source))))
