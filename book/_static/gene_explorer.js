@@ -387,7 +387,7 @@
     el("p", { id: "ge-help", class: "ge-note" }, "A symbol or an alias; arrow keys choose, Enter shows, Escape closes."),
     el("p", { class: "ge-examples" }), status, result,
   );
-  document.querySelectorAll(".ge-static").forEach((element) => { element.hidden = true; });
+  document.documentElement.classList.add("ge-on"); // hides the static examples, which come later in the page
   load("manifest").then(({ examples = [] }) => {
     const button = (gene) => el("button", { type: "button", onclick: () => go(gene) }, gene);
     if (examples.length) root.querySelector(".ge-examples").append("for example ", ...examples.map(button));
