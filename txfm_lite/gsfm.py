@@ -1,8 +1,8 @@
-"""The gene set foundation model: which genes belong to a set that is known in part?
+"""The gene set foundation model: which genes belong to a set that is known in part.
 
 A set of genes becomes a vector of zeros and ones over V tokens, is pressed through a narrow layer, and comes
-out as one number per token: the log-odds that the gene is a member. This is the family of Clarke et al. (GSFM,
-bioRxiv 2025.05.30.657124, Patterns 2026), whose published member is the plain denoising autoencoder:
+out as one number per token: the log-odds that the gene is a member. This is the family of Clarke et al.
+(GSFM, bioRxiv 2025.05.30.657124, Patterns 2026), whose published member is the plain denoising autoencoder:
 
 =========== ==========================================================================================
 ``DAE``     zeros and ones → MLP → d numbers → MLP → V. Depth 2: V → 2d → d | d → d → V
@@ -39,7 +39,6 @@ are different tokens. Nothing here asks what kind of gene a token is.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -207,7 +206,8 @@ class GSFM(nn.Module):
     Raises
     ------
     ValueError
-        If `genes` are not as many as ``config.n_tokens``, not distinct, or do not begin with the two specials.
+        If `genes` are not as many as ``config.n_tokens``, not distinct, or begin with others than the two
+        special tokens.
     """
 
     def __init__(self, config: GSFMConfig, genes: Sequence[str] | None = None):
@@ -372,9 +372,9 @@ def divide(lengths: torch.Tensor, share: float, noise: torch.Tensor) -> torch.Te
 class _CrossEntropy(torch.autograd.Function):
     """Sum of binary cross-entropies over (B, V) logits whose target is given by its few entries.
 
-    An absent entry costs softplus(x), one of weight w costs w · softplus(-x). So all are summed as absent and
-    the few corrected; the gradient is sigmoid(x), and w · (sigmoid(x) - 1) at the few. A dense target, and all
-    that would be as large as the logits but for that gradient, are never made.
+    An absent entry costs softplus(x), a present one of weight w costs w · softplus(-x). All are summed as
+    absent, and the few are corrected; the gradient is sigmoid(x), and w · (sigmoid(x) - 1) at the few. A dense target is never
+    made, nor what else would be as large as the logits, but for that gradient.
     """
 
     @staticmethod

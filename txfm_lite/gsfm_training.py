@@ -7,9 +7,9 @@ The recipe, with the published value as the default: Adam at 1e-3 (mEDAE 1e-5), 
 of 128 sets; a learning rate that is multiplied by 0.25 when the training loss has not fallen for 10 epochs.
 Published, this loss is that of the epoch's *last batch* alone; ``plateau="mean"`` takes the epoch's mean.
 
-Published models were trained on all sets and chosen by the libraries that they are judged on. Here a share of
-the training sets can be held out, to choose by: of each held-out set one half is shown, and the other is to be
-found. ``history.csv`` has one line per look:
+Published models were trained on all sets and chosen by the libraries that they are judged on. Here a share
+of the training sets can be held out, to choose by: of each held-out set one half is shown, and the other is
+to be found. ``history.csv`` has one line per look:
 
 =================  ==================================================================================
 ``epoch, step``    looks are at the ends of epochs, and before the first
@@ -36,7 +36,7 @@ import torch
 
 from . import devices, monitoring, results
 from .genesets import GeneSets
-from .gsfm import SPECIALS, GSFM, GSFMConfig, binary_cross_entropy
+from .gsfm import GSFM, SPECIALS, GSFMConfig, binary_cross_entropy
 from .gsfm_sets import Sample, SetBatch, SetLoader, tokenise
 from .pretrained import vocabulary_hash
 from .steps import Resumable, _seed
