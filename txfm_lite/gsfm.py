@@ -373,8 +373,8 @@ class _CrossEntropy(torch.autograd.Function):
     """Sum of binary cross-entropies over (B, V) logits whose target is given by its few entries.
 
     An absent entry costs softplus(x), a present one of weight w costs w · softplus(-x). All are summed as
-    absent, and the few are corrected; the gradient is sigmoid(x), and w · (sigmoid(x) - 1) at the few. A dense target is never
-    made, nor what else would be as large as the logits, but for that gradient.
+    absent, and the few are corrected; the gradient is sigmoid(x), and w · (sigmoid(x) - 1) at the
+    few. A dense target is never made, nor what else would be as large as the logits, but for that gradient.
     """
 
     @staticmethod

@@ -181,6 +181,7 @@ class SetSteps(Resumable):
             known, wanted = bags.indices[mine & shown], bags.indices[mine & ~shown]
             members = bags.indices[mine]
             loss = binary_cross_entropy(x[None], members, (~shown[mine]).float())
+            loss *= len(x) / (len(x) - len(known))  # those shown have been left out
             candidate = torch.ones_like(x, dtype=torch.bool)
             candidate[: len(SPECIALS)] = False
             candidate[known] = False
