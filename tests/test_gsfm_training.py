@@ -16,7 +16,8 @@ from sklearn.metrics import roc_auc_score
 
 from txfm_lite import completion
 from txfm_lite.genesets import GeneSets
-from txfm_lite.gsfm import SPECIALS, GSFMConfig
+from txfm_lite.gsfm import GSFMConfig
+from txfm_lite.gsfm_blocks import SPECIALS
 from txfm_lite.gsfm_training import GSFMTrainConfig, auroc, fit, halves
 
 G = 300
