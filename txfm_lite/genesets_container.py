@@ -1,8 +1,8 @@
 """Sets of genes in one form: named rows of a sparse matrix over one list of genes.
 
-A *library* is a collection of named sets. Whatever file it comes from, it is held as :class:`GeneSets`, in the
-layout of a CSR matrix: a number of four bytes per membership, so that a million sets of a hundred genes are
-400 MB. Names of genes are looked at once per gene, never once per membership.
+A *library* is a collection of named sets. Whatever file it comes from, it is held as :class:`GeneSets`, in
+the layout of a CSR matrix: four bytes per membership, so that a million sets of a hundred genes are 400 MB.
+Names of genes are looked at once per gene, never once per membership.
 """
 
 from __future__ import annotations
@@ -119,9 +119,12 @@ class GeneSets:
 
     def over(self, genes: Sequence[str]) -> GeneSets:
         """Return the same sets over another list of genes; genes that it lacks leave the sets."""
-        place = {str(gene): i for i, gene in enumerate(genes)}
-        new = np.array([place.get(gene, -1) for gene in self.genes.tolist()], dtype=np.int32)
-        return self._moved(np.asarray(genes, dtype=str), new)
+        genes = np.asarray(genes, dtype=str)
+        order = np.argsort(genes)
+        place = np.searchsorted(genes[order], self.genes)
+        place = order[np.minimum(place, len(genes) - 1)] if len(genes) else np.zeros(len(self.genes), int)
+        known = genes[place] == self.genes if len(genes) else np.zeros(len(self.genes), bool)
+        return self._moved(genes, np.where(known, place, -1).astype(np.int32))
 
     def renamed(self, names: Sequence[str]) -> GeneSets:
         """Return the same sets with other names of the genes, in alphabetical order.

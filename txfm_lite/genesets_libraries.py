@@ -166,8 +166,8 @@ def training_report(tier: str = "clean", threshold: float = 0.5, measure: str = 
     Returns
     -------
     DataFrame
-        One row per library: `sets` in the file, of these `too_small`, `too_large`, `copies` of an earlier set,
-        `like_benchmark`, and `kept`.
+        One row per library: `sets` in the file, of these `too_small`, `too_large`, `copies` of an earlier
+        set, `like_benchmark`, and `kept`.
     """
     return _corpus(tier, threshold, measure)[1]
 
@@ -177,11 +177,16 @@ def _corpus(tier: str, threshold: float, measure: str) -> tuple[GeneSets, pd.Dat
 
     if tier not in TIERS:
         raise ValueError(f"tier is {tier!r}; it has to be one of {', '.join(map(repr, TIERS))}")
-    raw = concatenate([load(*which, resolved=False) for which in corpus_libraries(tier)])
-    sets = resolve(raw)  # once per name, for all libraries together
+    tests = [(BENCHMARK, part) for part in manifests.read(BENCHMARK).parts] + list(VERSIONS)
+    raw = concatenate([load(*which, resolved=False) for which in [*corpus_libraries(tier), *tests]])
+    both = resolve(raw)  # once per name, for all libraries together
+    held_out = np.isin(both.libraries, [library_name(*which) for which in tests])
+    sets, terms = both[~held_out], both[held_out]
+    pathways = load("pathways_cc0_himmelstein")
+    wiki = np.array(["WP" in name for name in pathways.names])  # a version of a benchmark library
+    terms = concatenate([terms, pathways[wiki]])
     if tier == "all":
-        sets = concatenate([sets, _pathways()[0]])
-    terms = concatenate([*benchmark().values(), *(load(*version) for version in VERSIONS), _pathways()[1]])
+        sets = concatenate([sets, pathways[~wiki]])
     sizes = sets.sizes
     why = np.where(sizes < 11, "too_small", np.where(sizes > 999, "too_large", "kept")).astype(object)
     why[copies(sets) & (why == "kept")] = "copies"
@@ -205,13 +210,6 @@ def corpus_libraries(tier: str) -> list[tuple[str, str]]:
     rest = [(ENRICHR, part) for part in manifests.read(ENRICHR).parts]
     rest += [("msigdb_v7.0", "hallmark"), ("chea3_chea2016", "main")]
     return clean + [which for which in rest if which not in clean and which not in VERSIONS]
-
-
-def _pathways() -> tuple[GeneSets, GeneSets]:
-    """Return Himmelstein's pathways without and with those of WikiPathways, a benchmark library."""
-    sets = load("pathways_cc0_himmelstein")
-    wiki = np.array([name.startswith("WP") for name in sets.names])
-    return sets[~wiki], sets[wiki]
 
 
 # --- old and new versions of one library --------------------------------------------------------------------
@@ -247,8 +245,8 @@ TIME_SPLITS: dict[str, tuple[tuple[str, str], str, Callable[[str], str]]] = {
 def time_splits() -> dict[str, tuple[GeneSets, GeneSets]]:
     """Return pairs of an old and a new version of a library, with the terms that both have.
 
-    The terms of both are in the same order, and over the same genes, so that `new.csr() - old.csr()` is what was
-    added (1) and withdrawn (-1).
+    The terms of both are in the same order, and over the same genes, so that `new.csr() - old.csr()` is what
+    was added (1) and withdrawn (-1).
     """
     pairs = {}
     for name, (old, new, key) in TIME_SPLITS.items():

@@ -4,8 +4,8 @@ Libraries spell genes as their year and species did. :func:`symbols` looks every
 project's table of genes (:mod:`txfm_lite.genes`), and says what it is; :func:`resolve` gives the sets these
 names, so that an alias and its symbol in one set are one member. Unlike in a matrix, they always are.
 
-Small letters are a mouse's: `Trp53` and `Tp53` are no human symbols and become one only on purpose, by capital
-letters or a table of orthologues. What no table knows keeps its own name.
+Small letters are a mouse's: `Trp53` and `Tp53` are no human symbols and become one only on purpose, by
+capital letters or a table of orthologues. What no table knows keeps its own name.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def symbols(
     Returns
     -------
     DataFrame
-        One row per gene of `sets`, in its order: `source`, the name there; `gene`, its symbol, or the name itself;
-        `how`, one of `genes.HOW`, "orthologue" or "mouse" (kept apart); `sets`, the number of sets that have it.
+        One row per gene of `sets`, in its order: `source`, the name there; `gene`, its symbol, or the name
+        itself; `how`, one of `genes.HOW`, "orthologue" or "mouse" (kept apart); `sets`, how many have it.
 
     Raises
     ------
