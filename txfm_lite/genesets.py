@@ -14,6 +14,7 @@ matrix over one list of genes::
 
 ====================================  ======================================================================
 :mod:`.genesets_container`            the form itself, sizes, vocabulary
+:mod:`.genesets_codes`                numbers for names
 :mod:`.genesets_files`                GMT in and out; tables and R's lists in
 :mod:`.genesets_symbols`              aliases, former symbols, mouse orthologues
 :mod:`.genesets_overlap`              copies and near copies
