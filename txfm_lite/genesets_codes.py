@@ -1,9 +1,9 @@
 """Numbers for names, a million names at a time.
 
-A dictionary takes a third of a microsecond per name, most of it waiting for memory, and a corpus has a hundred
-million names. Symbols are short, though: the first 16 bytes of one are two numbers, and arrays of numbers are
-looked up five times as fast. Only what is new, longer, or shares its slot with another name goes through the
-dictionary. Nothing is hashed away: two names have one number if and only if they are equal.
+A dictionary takes a third of a microsecond per name, most of it waiting for memory, and a corpus has a
+hundred million names. Symbols are short, though: the first 16 bytes of one are two numbers, and arrays of
+numbers are looked up five times as fast. Only what is new, longer, or shares its slot with another name goes
+through the dictionary. Nothing is hashed away: two names have one number if and only if they are equal.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], dtype=np.uint64)  # odd
 
 
 class Codes:
-    """Gives names numbers in the order of their coming: 0, 1, ...
+    r"""Gives names numbers in the order of their coming: 0, 1, ...
 
     Examples
     --------

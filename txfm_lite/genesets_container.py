@@ -19,7 +19,8 @@ from txfm_lite.genesets_codes import Codes
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
-BLOCK = 2**22  # memberships that are sorted at a time (32 MB of keys), letters that are encoded at a time
+BLOCK = 2**22  # memberships that are sorted at a time: 32 MB of keys
+LETTERS = 2**20  # of names that are encoded at a time
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ class Collector:
             self._length += len(joined)
         if self._weights is not None:
             self._weights.extend([1.0] * len(members) if weights is None else weights)
-        if self._length > BLOCK:
+        if self._length > LETTERS:
             self._encode()
 
     def _encode(self) -> None:
