@@ -36,12 +36,12 @@ from .genesets_libraries import (
 )
 from .genesets_overlap import copies, distinct, nearest, overlapping, repeated
 from .genesets_simulated import simulated
-from .genesets_symbols import resolve, symbols, unmapped
+from .genesets_symbols import biotypes, resolve, symbols, unmapped
 
 __all__ = [
     "GeneSets", "concatenate", "of_size", "vocabulary",
     "read_gmt", "write_gmt",
-    "symbols", "resolve", "unmapped",
+    "symbols", "resolve", "unmapped", "biotypes",
     "copies", "distinct", "repeated", "overlapping", "nearest",
     "load", "training", "training_report", "benchmark", "time_splits", "matched", "sources",
     "simulated",

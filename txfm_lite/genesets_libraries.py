@@ -50,7 +50,13 @@ EXPERIMENTAL = (
     "SILAC_Phosphoproteomics", "SubCell_BarCode",
     "PPI_Hub_Proteins", "NURSA_Human_Endogenous_Complexome", "huMAP", "Transcription_Factor_PPIs",
 )  # fmt: skip
-TIERS = ("clean", "all")
+# The corpora that GSFM is trained on, in the order of its authors.
+MINED = {
+    "rummagene": [("rummagene", "clean")],
+    "rummageo": [("rummageo", "mouse"), ("rummageo", "human")],
+    "rummage": [("rummageo", "mouse"), ("rummageo", "human"), ("rummagene", "clean")],
+}
+TIERS = ("clean", "all", *MINED)
 
 
 def load(
@@ -140,28 +146,43 @@ def benchmark() -> dict[str, GeneSets]:
     return {part: load(BENCHMARK, part) for part in manifests.read(BENCHMARK).parts}
 
 
-def training(tier: str = "clean", threshold: float = 0.5, measure: str = "jaccard") -> GeneSets:
-    """Return the sets that stand in for Rummagene, of 11 to 999 genes, each once.
+def training(
+    tier: str = "clean",
+    threshold: float = 0.5,
+    measure: str = "jaccard",
+    mouse: str | pd.DataFrame = "keep",
+) -> GeneSets:
+    """Return the sets to learn from, of 11 to 999 genes, each once.
 
     Parameters
     ----------
     tier
-        "clean": experimental libraries, and signatures from papers (MSigDB's C2 CGP). "all": also curated,
-        text-mined and computed ones, which draw on the databases that benchmark terms come from.
+        "clean": experimental libraries, and signatures from papers (MSigDB's C2 CGP), in place of Rummagene.
+        "all": also curated, text-mined and computed ones, which draw on the databases that benchmark terms
+        come from. "rummagene", "rummageo" and "rummage" (both): the real corpora, which have to be
+        downloaded; a minute and 4 GB for a million sets, and some more to compare them with the benchmark.
     threshold, measure
         Sets that overlap more with any term of a benchmark library, or of a version of one, are left out, and
         exact copies in any case; see :func:`~txfm_lite.genesets_overlap.overlapping`.
+    mouse
+        What becomes of mouse symbols, see :func:`~txfm_lite.genesets_symbols.symbols`. GSFM's authors take
+        "upper".
 
     Returns
     -------
     GeneSets
         In the order of the libraries; of copies the first one stays.
     """
-    return _corpus(tier, threshold, measure)[0]
+    return _corpus(tier, threshold, measure, mouse)[0]
 
 
-def training_report(tier: str = "clean", threshold: float = 0.5, measure: str = "jaccard") -> pd.DataFrame:
-    """Return what each library gives to :func:`training`, and what was removed why.
+def training_report(
+    tier: str = "clean",
+    threshold: float = 0.5,
+    measure: str = "jaccard",
+    mouse: str | pd.DataFrame = "keep",
+) -> pd.DataFrame:
+    """Return what each library gives to :func:`training`, with the same parameters, and what was removed why.
 
     Returns
     -------
@@ -169,17 +190,20 @@ def training_report(tier: str = "clean", threshold: float = 0.5, measure: str = 
         One row per library: `sets` in the file, of these `too_small`, `too_large`, `copies` of an earlier
         set, `like_benchmark`, and `kept`.
     """
-    return _corpus(tier, threshold, measure)[1]
+    return _corpus(tier, threshold, measure, mouse)[1]
 
 
-def _corpus(tier: str, threshold: float, measure: str) -> tuple[GeneSets, pd.DataFrame]:
+def _corpus(
+    tier: str, threshold: float, measure: str, mouse: str | pd.DataFrame
+) -> tuple[GeneSets, pd.DataFrame]:
     import pandas as pd
 
     if tier not in TIERS:
         raise ValueError(f"tier is {tier!r}; it has to be one of {', '.join(map(repr, TIERS))}")
     tests = [(BENCHMARK, part) for part in manifests.read(BENCHMARK).parts] + list(VERSIONS)
     raw = concatenate([load(*which, resolved=False) for which in [*corpus_libraries(tier), *tests]])
-    both = resolve(raw)  # once per name, for all libraries together
+    both = resolve(raw, symbols(raw, mouse))  # once per name, for all libraries together
+    del raw
     held_out = np.isin(both.libraries, [library_name(*which) for which in tests])
     sets, terms = both[~held_out], both[held_out]
     pathways = load("pathways_cc0_himmelstein")
@@ -203,6 +227,8 @@ def _corpus(tier: str, threshold: float, measure: str) -> tuple[GeneSets, pd.Dat
 
 def corpus_libraries(tier: str) -> list[tuple[str, str]]:
     """Return dataset and part of the libraries of a tier whose genes are symbols."""
+    if tier in MINED:
+        return MINED[tier]
     clean = [(ENRICHR, part) for part in EXPERIMENTAL]
     clean += [("msigdb_v7.0", "c2_cgp"), ("omics_nest_l1000_viral", "main")]
     if tier == "clean":
