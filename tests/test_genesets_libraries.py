@@ -219,13 +219,13 @@ def test_training_sets_are_of_size_distinct_and_unlike_the_benchmark(corpus, tes
     assert report["kept"].sum() == len(sets) and report["like_benchmark"].sum() > 0
     counts = dict(zip(*np.unique(sets.libraries.astype(str), return_counts=True), strict=True))
     assert {k: int(v) for k, v in report["kept"].items() if v} == counts
-    assert len(sets) > 20_000 and report.loc["c2_cgp", "sets"] == 3302
+    assert len(sets) > 20_000 and report.loc["msigdb_v7.0_c2_cgp", "sets"] == 3302
 
 
 def test_sources_and_licences_are_known(corpus):
     table = genesets.sources(corpus[0])
     assert set(table.index) == set(corpus[0].libraries) and (table["licence"] != "").all()
-    assert table.loc["c2_cgp", "licence"].startswith("MSigDB CC BY 4.0")
+    assert table.loc["msigdb_v7.0_c2_cgp", "licence"].startswith("MSigDB CC BY 4.0")
     assert genesets.sources(GeneSets.from_lists([["A"]])).empty
     assert {"clean", "human", "main"} <= set(genesets.sources()["part"])
 

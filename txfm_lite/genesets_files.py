@@ -67,7 +67,8 @@ def write_gmt(sets: GeneSets, path: Path | str) -> Path:
     if (sets.sizes == 0).any():
         i = int(np.argmin(sets.sizes))
         raise ValueError(
-            f"{path}: set {i}, {str(sets.names[i])!r}, is empty, which GMT cannot say: write sets[sets.sizes > 0]"
+            f"{path}: set {i}, {str(sets.names[i])!r}, is empty, which GMT cannot say: "
+            "write sets[sets.sizes > 0]"
         )
     for what, names, forbidden in (
         ("a gene", sets.genes, "\t\n\r,"), ("a set's name", sets.names, "\t\n\r"),

@@ -3,7 +3,7 @@
 GSFM learns from the sets of hundreds of thousands of papers, and is tested on terms that people wrote. Where
 Rummagene is out of reach, :func:`training` puts the experimental libraries of the manifests in its place. No
 library of :func:`benchmark` is in it, no older version of one, and no single set that is much like one of
-their terms: none of this depends on the care of whoever trains.
+their terms, whoever trains.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ VERSIONS = (
     (ENRICHR, "WikiPathways_2019_Human"), (ENRICHR, "Human_Phenotype_Ontology"),
     (ENRICHR, "MGI_Mammalian_Phenotype_Level_4"), ("gseapy_enrichr", "main"),
 )  # fmt: skip
-# Measured, not written down by curators; these can share no sentence of a database with a benchmark term.
+# Measured, or computed from measurements, not written down by curators.
 EXPERIMENTAL = (
     "TF_Perturbations_Followed_by_Expression", "GeneSigDB", "Table_Mining_of_CRISPR_Studies",
     "Virus_Perturbations_from_GEO_up", "Virus_Perturbations_from_GEO_down",
@@ -108,8 +108,10 @@ def load(
 
 
 def library_name(dataset: str, part: str) -> str:
-    """Return what a library is called in `GeneSets.libraries`: the part, or the dataset if it has but one."""
-    return dataset if part == "main" else part
+    """Return what a library is called in `GeneSets.libraries`: as Enrichr calls it, or dataset and part."""
+    if dataset in (BENCHMARK, ENRICHR):
+        return part
+    return dataset if part == "main" else f"{dataset}_{part}"
 
 
 def sources(sets: GeneSets | None = None) -> pd.DataFrame:
