@@ -41,14 +41,12 @@ class Codes:
         raw = text.encode()
         data = np.frombuffer(raw + bytes(2 * WORD), np.uint8)
         ends = np.flatnonzero(data[: len(raw)] == 0)
-        starts = np.concatenate([[0], ends[:-1] + 1]).astype(np.int64)
+        starts = np.concatenate([[0], ends + 1])[:-1]
         lengths = ends - starts
         # every byte is the beginning of eight: a window that is moved byte by byte
         windows = np.ndarray(len(data) - WORD + 1, "<u8", buffer=data, strides=(1,))
         first = windows[starts] & MASKS[np.minimum(lengths, WORD)]
-        second = (
-            windows[np.minimum(starts + WORD, len(windows) - 1)] & MASKS[np.clip(lengths - WORD, 0, WORD)]
-        )
+        second = windows[starts + WORD] & MASKS[np.clip(lengths - WORD, 0, WORD)]
         slots = (((first * MIX[0]) ^ (second * MIX[1])) * MIX[0] >> np.uint64(64 - SLOTS)).astype(np.int64)
         short = lengths <= 2 * WORD
         codes = self._look_up(slots, first, second, short)

@@ -89,7 +89,12 @@ class GeneSets:
         rows = np.arange(len(self))[which]
         lengths = self.sizes[rows]
         indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        take = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], lengths)
+        if (np.diff(rows) > 0).all():  # one byte per membership, not eight
+            chosen = np.zeros(len(self), bool)
+            chosen[rows] = True
+            take = np.repeat(chosen, self.sizes)
+        else:
+            take = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], lengths)
         return replace(
             self, names=self.names[rows], libraries=self.libraries[rows], indptr=indptr,
             indices=self.indices[take], weights=None if self.weights is None else self.weights[take],
