@@ -135,8 +135,8 @@ class Resolver:
         also
             As many second names, used where the first one finds nothing.
         merge
-            Whether two names of one gene may meet in it. In a matrix they are two features, so that the weaker
-            name is ambiguous (the third rule above); in a set of genes they are the same gene.
+            Whether two names of one gene are the same gene, as in sets of genes. In a matrix they are two
+            features, so that the weaker name is ambiguous: the third rule above.
         """
         import pandas as pd
 

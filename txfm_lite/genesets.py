@@ -14,10 +14,11 @@ matrix over one list of genes::
 
 ====================================  ======================================================================
 :mod:`.genesets_container`            the form itself, sizes, vocabulary
+:mod:`.genesets_codes`                numbers for names
 :mod:`.genesets_files`                GMT in and out; tables and R's lists in
 :mod:`.genesets_symbols`              aliases, former symbols, mouse orthologues
 :mod:`.genesets_overlap`              copies and near copies
-:mod:`.genesets_libraries`            the libraries of the manifests: training, benchmark, old and new versions
+:mod:`.genesets_libraries`            libraries of the manifests: to train on, to test on, old and new ones
 :mod:`.genesets_simulated`            sets of latent modules
 ====================================  ======================================================================
 """
@@ -33,15 +34,15 @@ from .genesets_libraries import (
     training,
     training_report,
 )
-from .genesets_overlap import copies, nearest, overlapping, repeated
+from .genesets_overlap import copies, distinct, nearest, overlapping, repeated
 from .genesets_simulated import simulated
-from .genesets_symbols import resolve, symbols, unmapped
+from .genesets_symbols import biotypes, resolve, symbols, unmapped
 
 __all__ = [
     "GeneSets", "concatenate", "of_size", "vocabulary",
     "read_gmt", "write_gmt",
-    "symbols", "resolve", "unmapped",
-    "copies", "repeated", "overlapping", "nearest",
+    "symbols", "resolve", "unmapped", "biotypes",
+    "copies", "distinct", "repeated", "overlapping", "nearest",
     "load", "training", "training_report", "benchmark", "time_splits", "matched", "sources",
     "simulated",
 ]  # fmt: skip

@@ -1,9 +1,9 @@
 """Gene sets from and to files, set by set.
 
 A GMT file has one set per line, separated by tabs: name, description, genes. Enrichr's texts are GMT with an
-empty description, and some of its libraries say `GENE,1.3` where a member has a weight. Other libraries come as
-tables with one set per row, or as a list saved by R. Each reader here yields one set after the other, so that
-a file of a gigabyte is never in memory as text; what is made of them is up to :func:`collect` and to
+empty description, and some of its libraries say `GENE,1.3` where a member has a weight. Other libraries come
+as tables with one set per row, or as a list saved by R. Each reader here yields one set after the other, so
+that a file of a gigabyte is never in memory as text; what is made of them is up to :func:`collect` and to
 :mod:`txfm_lite.tables`.
 """
 
@@ -37,14 +37,15 @@ def read_gmt(path: Path | str, weights: bool = False, library: str | None = None
     path
         Lines without genes are left out with a warning, as are empty fields.
     weights
-        Keep the numbers of members like `GENE,1.3`; a member without one counts 1. By default they are cut off.
+        Keep the numbers of members like `GENE,1.3`; a member without one counts 1. By default numbers are
+        cut off.
     library
         By default the file's name without its endings.
 
     Raises
     ------
     ValueError
-        If the file is empty, cut off, not UTF-8, or has no line with three fields; or if a weight is no number.
+        If the file is empty, cut off, not UTF-8, or has no line with three fields; or a weight is no number.
         The message names file, line, cause and mend.
     """
     path = Path(path)
@@ -59,14 +60,15 @@ def write_gmt(sets: GeneSets, path: Path | str) -> Path:
     Raises
     ------
     ValueError
-        If a set is empty, which GMT cannot say, or a name holds a tab, a comma in a gene, or the end of a line.
+        If a set is empty, which GMT cannot say, or a name holds a tab, a line's end or, in a gene, a comma.
     """
     path = Path(path)
     texts = np.full(len(sets), "") if sets.descriptions is None else sets.descriptions
     if (sets.sizes == 0).any():
         i = int(np.argmin(sets.sizes))
         raise ValueError(
-            f"{path}: set {i}, {sets.names[i]!r}, is empty, which GMT cannot say: write sets[sets.sizes > 0]"
+            f"{path}: set {i}, {str(sets.names[i])!r}, is empty, which GMT cannot say: "
+            "write sets[sets.sizes > 0]"
         )
     for what, names, forbidden in (
         ("a gene", sets.genes, "\t\n\r,"), ("a set's name", sets.names, "\t\n\r"),
@@ -75,7 +77,7 @@ def write_gmt(sets: GeneSets, path: Path | str) -> Path:
         for name in names:
             if any(sign in name for sign in forbidden):
                 raise ValueError(
-                    f"{path}: {what}, {name!r}, has a tab, a comma or a line's end in it: rename it"
+                    f"{path}: {what}, {str(name)!r}, has a tab, a comma or a line's end in it: rename it"
                 )
     aside = path.with_name(path.name + ".partial")
     genes = sets.genes.astype(object)
@@ -101,7 +103,7 @@ def collect(rows: Iterator[Row], path: Path, library: str, weights: bool = False
         found.add(name, text, members, values)
     if not line:
         raise ValueError(
-            f"{path}: no gene set in it. GMT has one set per line, separated by tabs: name, description, genes"
+            f"{path}: no gene set in it. GMT has one set per line: name, description, genes, tabs between"
         )
     return found.sets()
 
@@ -181,13 +183,13 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line.rstrip(b"\r\n").decode()
     except UnicodeDecodeError as fault:
         raise ValueError(
-            f"{path}, line {number}: not UTF-8 ({fault.reason} at byte {fault.start}). Save it as UTF-8; if it "
-            "is gzipped, its name has to end in .gz"
+            f"{path}, line {number}: not UTF-8 ({fault.reason} at byte {fault.start}). Save it as UTF-8; if "
+            "it is gzipped, its name has to end in .gz"
         ) from fault
     except (EOFError, gzip.BadGzipFile, zlib.error) as fault:
         raise ValueError(
-            f"{path}, after line {number}: damaged or cut off ({fault}). Delete it and fetch it again; if it is "
-            "not gzipped, its name must not end in .gz"
+            f"{path}, after line {number}: damaged or cut off ({fault}). Delete it and fetch it again; if it "
+            "is not gzipped, its name must not end in .gz"
         ) from fault
 
 
@@ -200,8 +202,8 @@ def _weight(member: str, path: Path, line: int) -> float:
         value = np.nan
     if not np.isfinite(value):
         raise ValueError(
-            f"{path}, line {line}: the weight of {gene!r} is {number!r}, no number. Mend it, or read the file "
-            "without weights"
+            f"{path}, line {line}: the weight of {gene!r} is {number!r}, no number. Mend it, or read the "
+            "file without weights"
         )
     return value
 

@@ -80,6 +80,11 @@ def repeated(sets: GeneSets, threshold: float = 0.5, measure: str = "jaccard") -
     return found
 
 
+def distinct(sets: GeneSets) -> GeneSets:
+    """Return the sets without those that have exactly the genes of an earlier one."""
+    return sets[~copies(sets)]
+
+
 def copies(sets: GeneSets) -> np.ndarray:
     """Tell which sets have exactly the genes of an earlier one; works for millions.
 

@@ -10,8 +10,8 @@ from txfm_lite.genesets_container import GeneSets
 def simulated(n_sets: int = 2000, n_genes: int = 1000, n_modules: int = 40, seed: int = 0) -> GeneSets:
     """Return sets that are glimpses of overlapping latent modules, as tables of papers are of pathways.
 
-    Each module has 3 % to 8 % of the genes, frequent ones rather than rare ones, as in real libraries, where some
-    genes are in every tenth set. A set shows 30 % to 80 % of one module, and every third set of a second one, too;
+    Each module has 3 % to 8 % of the genes, popular ones first, since in real libraries some genes
+    are in every tenth set. A set shows 30 % to 80 % of one module, and every third set of a second one, too;
     10 % of its members are noise.
 
     Parameters

@@ -4,19 +4,22 @@ Libraries spell genes as their year and species did. :func:`symbols` looks every
 project's table of genes (:mod:`txfm_lite.genes`), and says what it is; :func:`resolve` gives the sets these
 names, so that an alias and its symbol in one set are one member. Unlike in a matrix, they always are.
 
-Small letters are a mouse's: `Trp53` and `Tp53` are no human symbols and become one only on purpose, by capital
-letters or a table of orthologues. What no table knows keeps its own name.
+Small letters are a mouse's: `Trp53` and `Tp53` are no human symbols and become one only on purpose, by
+capital letters or a table of orthologues. What no table knows keeps its own name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from txfm_lite import genes
+from txfm_lite import files, genes
 from txfm_lite.genesets_container import GeneSets
+from txfm_lite.tables import gene_info
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,8 +49,8 @@ def symbols(
     Returns
     -------
     DataFrame
-        One row per gene of `sets`, in its order: `source`, the name there; `gene`, its symbol, or the name itself;
-        `how`, one of `genes.HOW`, "orthologue" or "mouse" (kept apart); `sets`, the number of sets that have it.
+        One row per gene of `sets`, in its order: `source`, the name there; `gene`, its symbol, or the name
+        itself; `how`, one of `genes.HOW`, "orthologue" or "mouse" (kept apart); `sets`, how many have it.
 
     Raises
     ------
@@ -118,6 +121,30 @@ def unmapped(table: pd.DataFrame, examples: int = 5) -> pd.DataFrame:
         }  # fmt: skip
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=["names", "share", "examples"])
     return frame.rename_axis("how")
+
+
+def biotypes(names: Iterable[str]) -> np.ndarray:
+    """Return NCBI's type of each gene: "protein-coding", "ncRNA", "pseudo" and others, "" if unknown.
+
+    Parameters
+    ----------
+    names : iterable of str, shape (n,)
+        Symbols as :func:`resolve` gives them.
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+    """
+    types = _types()
+    return np.array([types.get(str(name), "") for name in names], dtype=str)
+
+
+@cache
+def _types() -> dict[str, str]:
+    table = gene_info(files.fetch("ncbi_gene_info_2016"))
+    table = table[table["tax_id"] == "9606"]
+    official = table["authority_symbol"].where(table["authority_symbol"] != "-", table["symbol"])
+    return dict(zip(official, table["type_of_gene"], strict=True))
 
 
 def _orthologues(table: str | Path | pd.DataFrame) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """Readers of what is not a matrix: gene sets, gene pairs, and facts about genes.
 
 Used by name from the manifests, like those of `txfm_lite.readers`. Gene sets come as one row per set with the
-columns `name`, `description` and `genes` (a list of symbols, weights stripped, in the source's order); the files
-themselves are read in `txfm_lite.genesets_files`.
+columns `name`, `description` and `genes` (a list of symbols, weights stripped, in the source's order); their
+files are read in `txfm_lite.genesets_files`.
 """
 
 from __future__ import annotations
