@@ -70,11 +70,11 @@ def make(root: Path, profile: str = "book", model: str = MODEL) -> Path:
 def fingerprint(profile: str, model: str, lacking: str) -> str:
     """Return a short hash that changes with the model, the libraries or the code."""
     import txfm_lite
-    from txfm_lite import files, gene_pages, gene_shards, manifests, pretrained
+    from txfm_lite import files, manifests, pretrained
 
     state = hashlib.sha256(f"{profile if lacking else 'real'} {lacking} {EXAMPLES} {LINKS}".encode())
-    for module in (gene_pages, gene_shards):
-        state.update(Path(module.__file__).read_bytes())
+    for name in ("gene_pages", "gene_shards", "completion", "genes"):
+        state.update(Path(txfm_lite.__file__).with_name(f"{name}.py").read_bytes())
     state.update(Path(__file__).read_bytes())
     if not lacking:
         for name in (model, EXPRESSION):
