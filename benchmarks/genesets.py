@@ -4,10 +4,10 @@
     python benchmarks/genesets.py --sets 100000 --gz   # fewer, gzipped
     python benchmarks/genesets.py --store              # into results/benchmarks
 
-The file is like what is known of Rummagene's (642,389 sets in 624 MB): sizes are log-normal with a median of 50
-genes and a mean near 110, between 5 and 2,499; genes are popular by a power law; names have about 60 letters; one
-gene in thirty goes by an alias; one set in twenty is a copy of the one before. It is made piece by piece, so
-that the peak of memory is that of loading. Each step follows the one before it. Prints JSON.
+The file is like what is known of Rummagene's (642,389 sets in 624 MB): sizes are log-normal with a median of
+50 genes and a mean near 105, between 5 and 2,499; genes are popular by a power law; names have about 45
+letters; one gene in thirty goes by an alias; one set in twenty is a copy of the one before. It is made piece
+by piece, so that the peak of memory is that of loading. Each step follows the one before it. Prints JSON.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from torch.distributions import Normal, kl_divergence
 
 from txfm_lite import gsfm
 from txfm_lite.genesets import GeneSets
-from txfm_lite.gsfm import GSFM, PAD, SPECIALS, Bag, Bags, GSFMConfig, divide
+from txfm_lite.gsfm import GSFM, GSFMConfig
+from txfm_lite.gsfm_blocks import PAD, SPECIALS, Bag, Bags, divide
 from txfm_lite.gsfm_sets import SetLoader, tokenise
 
 V, D = 40, 8

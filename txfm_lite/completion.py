@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from .genesets import GeneSets
-from .gsfm import GSFM, SPECIALS, UNK, Bags
+from .gsfm import GSFM
+from .gsfm_blocks import SPECIALS, UNK, Bags
 from .gsfm_sets import Tokens, tokenise
 
 if TYPE_CHECKING:

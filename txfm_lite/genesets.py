@@ -14,6 +14,7 @@ matrix over one list of genes::
 
 ====================================  ======================================================================
 :mod:`.genesets_container`            the form itself, sizes, vocabulary
+:mod:`.genesets_codes`                numbers for names
 :mod:`.genesets_files`                GMT in and out; tables and R's lists in
 :mod:`.genesets_symbols`              aliases, former symbols, mouse orthologues
 :mod:`.genesets_overlap`              copies and near copies
@@ -35,12 +36,12 @@ from .genesets_libraries import (
 )
 from .genesets_overlap import copies, distinct, nearest, overlapping, repeated
 from .genesets_simulated import simulated
-from .genesets_symbols import resolve, symbols, unmapped
+from .genesets_symbols import biotypes, resolve, symbols, unmapped
 
 __all__ = [
     "GeneSets", "concatenate", "of_size", "vocabulary",
     "read_gmt", "write_gmt",
-    "symbols", "resolve", "unmapped",
+    "symbols", "resolve", "unmapped", "biotypes",
     "copies", "distinct", "repeated", "overlapping", "nearest",
     "load", "training", "training_report", "benchmark", "time_splits", "matched", "sources",
     "simulated",

@@ -8,17 +8,19 @@ Names of genes are looked at once per gene, never once per membership.
 from __future__ import annotations
 
 from array import array
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from txfm_lite.genesets_codes import Codes
+
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
 BLOCK = 2**22  # memberships that are sorted at a time: 32 MB of keys
+LETTERS = 2**20  # of names that are encoded at a time
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,12 @@ class GeneSets:
         rows = np.arange(len(self))[which]
         lengths = self.sizes[rows]
         indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        take = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], lengths)
+        if (np.diff(rows) > 0).all():  # one byte per membership, not eight
+            chosen = np.zeros(len(self), bool)
+            chosen[rows] = True
+            take = np.repeat(chosen, self.sizes)
+        else:
+            take = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], lengths)
         return replace(
             self, names=self.names[rows], libraries=self.libraries[rows], indptr=indptr,
             indices=self.indices[take], weights=None if self.weights is None else self.weights[take],
@@ -159,10 +166,9 @@ class Collector:
 
     def __init__(self, library: str, weighted: bool = False) -> None:
         self.library = library
-        self._codes: defaultdict[str, int] = defaultdict()
-        self._codes.default_factory = self._codes.__len__  # a new name gets the next number
-        self._names, self._texts = [], []
-        self._members, self._ends = array("i"), array("q", [0])
+        self._codes = Codes()
+        self._names, self._texts, self._sizes = [], [], array("q")
+        self._waiting, self._length, self._chunks = [], 0, []
         self._weights = array("f") if weighted else None
         self._same: dict[str, str] = {}
 
@@ -172,20 +178,36 @@ class Collector:
         """Add a set; without weights, in a weighted library, its members count 1."""
         self._names.append(name)
         self._texts.append(self._same.setdefault(text, text) if len(text) <= 4 else text)  # years
-        self._members.extend(map(self._codes.__getitem__, members))
-        self._ends.append(len(self._members))
+        self._sizes.append(len(members))
+        if members:
+            joined = "\0".join([*members, ""])
+            self._waiting.append(joined)
+            self._length += len(joined)
         if self._weights is not None:
             self._weights.extend([1.0] * len(members) if weights is None else weights)
+        if self._length > LETTERS:
+            self._encode()
+
+    def _encode(self) -> None:
+        """Turn the names that wait into numbers."""
+        self._chunks.append(self._codes.encode("".join(self._waiting)))
+        self._waiting, self._length = [], 0
 
     def sets(self) -> GeneSets:
         """Return what came, with the genes in alphabetical order."""
-        labels = np.array(self._names, dtype=object)
+        self._encode()
+        codes = np.concatenate(self._chunks)
+        self._chunks = []
+        indptr = np.concatenate([[0], np.cumsum(np.frombuffer(self._sizes, np.int64))]).astype(np.int64)
+        if len(codes) != indptr[-1]:
+            raise ValueError(f"library {self.library!r}: a gene's name holds a zero byte")
+        names = np.array(self._names, dtype=object)
         raw = GeneSets(
-            labels,
-            np.full(len(labels), self.library, dtype=object),
-            np.array(list(self._codes), dtype=str),
-            np.frombuffer(self._ends, np.int64),
-            np.frombuffer(self._members, np.int32) if self._members else np.empty(0, np.int32),
+            names,
+            np.full(len(names), self.library, dtype=object),
+            np.array(self._codes.names, dtype=str),
+            indptr,
+            codes,
             None if self._weights is None else np.array(self._weights, np.float32),
             np.array(self._texts, dtype=object) if any(self._texts) else None,
         )

@@ -67,7 +67,8 @@ def write_gmt(sets: GeneSets, path: Path | str) -> Path:
     if (sets.sizes == 0).any():
         i = int(np.argmin(sets.sizes))
         raise ValueError(
-            f"{path}: set {i}, {sets.names[i]!r}, is empty, which GMT cannot say: write sets[sets.sizes > 0]"
+            f"{path}: set {i}, {str(sets.names[i])!r}, is empty, which GMT cannot say: "
+            "write sets[sets.sizes > 0]"
         )
     for what, names, forbidden in (
         ("a gene", sets.genes, "\t\n\r,"), ("a set's name", sets.names, "\t\n\r"),
@@ -76,7 +77,7 @@ def write_gmt(sets: GeneSets, path: Path | str) -> Path:
         for name in names:
             if any(sign in name for sign in forbidden):
                 raise ValueError(
-                    f"{path}: {what}, {name!r}, has a tab, a comma or a line's end in it: rename it"
+                    f"{path}: {what}, {str(name)!r}, has a tab, a comma or a line's end in it: rename it"
                 )
     aside = path.with_name(path.name + ".partial")
     genes = sets.genes.astype(object)

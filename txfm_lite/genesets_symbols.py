@@ -10,13 +10,16 @@ capital letters or a table of orthologues. What no table knows keeps its own nam
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from txfm_lite import genes
+from txfm_lite import files, genes
 from txfm_lite.genesets_container import GeneSets
+from txfm_lite.tables import gene_info
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,6 +121,30 @@ def unmapped(table: pd.DataFrame, examples: int = 5) -> pd.DataFrame:
         }  # fmt: skip
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=["names", "share", "examples"])
     return frame.rename_axis("how")
+
+
+def biotypes(names: Iterable[str]) -> np.ndarray:
+    """Return NCBI's type of each gene: "protein-coding", "ncRNA", "pseudo" and others, "" if unknown.
+
+    Parameters
+    ----------
+    names : iterable of str, shape (n,)
+        Symbols as :func:`resolve` gives them.
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+    """
+    types = _types()
+    return np.array([types.get(str(name), "") for name in names], dtype=str)
+
+
+@cache
+def _types() -> dict[str, str]:
+    table = gene_info(files.fetch("ncbi_gene_info_2016"))
+    table = table[table["tax_id"] == "9606"]
+    official = table["authority_symbol"].where(table["authority_symbol"] != "-", table["symbol"])
+    return dict(zip(official, table["type_of_gene"], strict=True))
 
 
 def _orthologues(table: str | Path | pd.DataFrame) -> dict[str, str]:

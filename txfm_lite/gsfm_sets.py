@@ -12,7 +12,7 @@ import torch
 
 from .devices import ship
 from .genesets import GeneSets
-from .gsfm import SPECIALS, UNK, Bags, divide
+from .gsfm_blocks import SPECIALS, UNK, Bags, divide
 
 
 @dataclass(frozen=True)

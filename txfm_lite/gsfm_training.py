@@ -36,7 +36,8 @@ import torch
 
 from . import devices, monitoring, results
 from .genesets import GeneSets
-from .gsfm import GSFM, SPECIALS, GSFMConfig, binary_cross_entropy
+from .gsfm import GSFM, GSFMConfig
+from .gsfm_blocks import SPECIALS, binary_cross_entropy
 from .gsfm_sets import Sample, SetBatch, SetLoader, tokenise
 from .pretrained import vocabulary_hash
 from .steps import Resumable, _seed
