@@ -122,7 +122,9 @@ class Resolver:
         genes = table.assign(symbol=official, synonyms=synonyms, ensembl=ids)
         return cls(genes, links, name=Path(path).name)
 
-    def resolve(self, ids: Iterable[str], also: Iterable[str] | None = None) -> Resolution:
+    def resolve(
+        self, ids: Iterable[str], also: Iterable[str] | None = None, merge: bool = False
+    ) -> Resolution:
         """Find the gene of every id.
 
         Parameters
@@ -131,6 +133,9 @@ class Resolver:
             Symbols, synonyms, Ensembl ids (any version) or Entrez ids, also mixed.
         also
             As many second names, used where the first one finds nothing.
+        merge
+            Whether two names of one gene may meet in it. In a matrix they are two features, so that the weaker
+            name is ambiguous (the third rule above); in a set of genes they are the same gene.
         """
         import pandas as pd
 
@@ -142,7 +147,7 @@ class Resolver:
             unknown = second["how"].isin(["unmatched", "ambiguous"])
             better &= ~(unknown & second["gene"].duplicated(keep=False))
             frame.loc[better, ["gene", "how"]] = second.loc[better, ["gene", "how"]]
-        weak = frame["how"].isin(["alias", "spelling"])
+        weak = frame["how"].isin(["alias", "spelling"]) & (not merge)
         clash = weak & frame["gene"].isin(frame.loc[~weak, "gene"])
         clash |= weak & frame["gene"].duplicated(keep=False)
         frame.loc[clash, "gene"] = frame.loc[clash, "source_id"].str.strip()

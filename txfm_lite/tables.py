@@ -1,18 +1,18 @@
 """Readers of what is not a matrix: gene sets, gene pairs, and facts about genes.
 
 Used by name from the manifests, like those of `txfm_lite.readers`. Gene sets come as one row per set with the
-columns `name`, `description` and `genes` (a list of symbols, weights stripped, in the source's order).
+columns `name`, `description` and `genes` (a list of symbols, weights stripped, in the source's order); the files
+themselves are read in `txfm_lite.genesets_files`.
 """
 
 from __future__ import annotations
 
-import csv
 import pickle
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from txfm_lite import rfiles
+from txfm_lite import genesets_files, rfiles
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,8 +49,7 @@ def gene_info(paths: list[Path]) -> pd.DataFrame:
 
 def gene_sets_gmt(paths: list[Path]) -> pd.DataFrame:
     """Read a GMT file: name, description, genes; "GENE,weight" loses its weight."""
-    rows = (line.rstrip("\n").split("\t") for line in Path(paths[0]).read_text(encoding="utf-8").splitlines())
-    return _gene_sets((row[0], row[1], row[2:]) for row in rows if len(row) > 2)
+    return _gene_sets(genesets_files.gmt_rows(paths[0]))
 
 
 def gene_sets_csv(
@@ -63,31 +62,27 @@ def gene_sets_csv(
     gene_sep: str = " ",
 ) -> pd.DataFrame:
     """Read one gene set per row of a delimited table; several `name` columns are joined by "|"."""
-    csv.field_size_limit(1 << 30)
-    with open(paths[0], newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter=sep))
     return _gene_sets(
-        ("|".join(row[n] for n in name), row[description] if description else "", row[genes].split(gene_sep))
-        for row in rows
+        genesets_files.csv_rows(
+            paths[0], sep=sep, name=name, genes=genes, description=description, gene_sep=gene_sep
+        )
     )
 
 
 def gene_sets_r(paths: list[Path], *, object: str) -> pd.DataFrame:
     """Read a named list of character vectors saved by R."""
-    found = rfiles.load(paths[0])[object]
-    return _gene_sets((str(name), "", map(str, genes)) for name, genes in found.items())
+    return _gene_sets(genesets_files.r_rows(paths[0], object=object))
 
 
 def gene_sets_tsv(paths: list[Path]) -> pd.DataFrame:
     """Read "name, tab, genes separated by blanks", one set per line."""
-    rows = (line.split("\t") for line in Path(paths[0]).read_text(encoding="utf-8").splitlines() if line)
-    return _gene_sets((name, "", genes.split()) for name, genes in rows)
+    return _gene_sets(genesets_files.tsv_rows(paths[0]))
 
 
-def _gene_sets(rows: Iterable[tuple[str, str, Iterable[str]]]) -> pd.DataFrame:
+def _gene_sets(rows: Iterable[genesets_files.Row]) -> pd.DataFrame:
     import pandas as pd
 
-    cleaned = [(name, text, [g.split(",")[0] for g in genes if g]) for name, text, genes in rows]
+    cleaned = [(name, text, [g.split(",")[0] for g in genes]) for _, name, text, genes in rows]
     return pd.DataFrame(cleaned, columns=["name", "description", "genes"])
 
 
