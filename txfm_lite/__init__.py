@@ -18,6 +18,8 @@ _CLASSES = {
     "TxFMConfig": "txfm",
     "Rankformer": "rankformer",
     "RankformerConfig": "rankformer",
+    "GSFM": "gsfm",
+    "GSFMConfig": "gsfm",
     "Corpus": "corpus",
 }
 

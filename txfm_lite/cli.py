@@ -1,4 +1,4 @@
-"""The command line: ``python -m txfm_lite train | embed | evaluate | fetch | corpus | estimate``.
+"""The command line: ``python -m txfm_lite train | embed | complete | evaluate | fetch | corpus | estimate``.
 
 Thin over the library: every command is one call that a notebook could make as well; ``--help`` after each
 says what it takes. What can go wrong for a user is one line on the error stream, with cause and mend;
@@ -112,6 +112,48 @@ def embed(
     adata.file.close()
     _copy_with(source, target, {"obsm/X_txfm": result, "uns/txfm": how})
     typer.echo(f"{target}: {len(result):,} cells, obsm['X_txfm'] of width {result.shape[1]}")
+
+
+@app.command()
+def complete(
+    model: Annotated[str, typer.Option(help="A GSFM: a folder or hub id.")],
+    genes: Annotated[
+        list[str] | None, typer.Argument(metavar="[GENE]...", help="Symbols or aliases.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Also those in this file, apart by blanks or commas.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="So many genes, the best.")] = 50,
+    new: Annotated[bool, typer.Option("--new", help="Leave out the genes that were given.")] = False,
+    draws: Annotated[int, typer.Option(min=0, help="Draws of dropout, for a standard deviation.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="Write all genes into this CSV file instead.")] = None,
+) -> None:
+    """Say which genes belong to a list as well: probability, z over all genes, rank, whether given.
+
+    "unseen" is the probability of a given gene by the rest of the list alone.
+    """
+    import re
+
+    from .completion import complete_genes
+    from .gsfm import GSFM
+
+    names = list(genes or [])
+    if file is not None:
+        names += [name for name in re.split(r"[\s,;]+", file.read_text(encoding="utf-8-sig")) if name]
+    if not names:
+        raise ValueError("name some genes, or a file of them with --file")
+    frame = complete_genes(GSFM.from_pretrained(model), names, n=None, n_draws=draws, seed=seed)
+    if new:
+        frame = frame[~frame["known"]].drop(columns=["known", "unseen"])
+    if output is None:
+        typer.echo(frame.head(n).to_string(index=False, float_format="{:.3g}".format, na_rep="-"))
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    aside = output.with_name(f".{output.name}.partial")
+    frame.to_csv(aside, index=False)
+    os.replace(aside, output)
+    typer.echo(f"{output}: {len(frame):,} genes")
 
 
 def _copy_with(source: Path, target: Path, elements: dict[str, Any]) -> None:

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from .loader import Batch
 
 
+ADVICE = (
+    "use an activation that is bounded ('rectified_tanh'), and 'bf16' or 'fp32' in place of 'fp16'; if one "
+    "dataset comes up again and again, look at its counts and library sizes"
+)
+
+
 class Watch:
     """Losses as they become known, and the time spent waiting for data.
 
@@ -35,8 +41,8 @@ class Watch:
         Seconds of waiting for data since :meth:`reset`, and when that was.
     """
 
-    def __init__(self, datasets: list[str]):
-        self.datasets, self.last = datasets, math.nan
+    def __init__(self, datasets: list[str], advice: str = ADVICE):
+        self.datasets, self.advice, self.last = datasets, advice, math.nan
         self._sent: deque = deque()
         self.reset()
 
@@ -82,9 +88,7 @@ class Watch:
         some = ", ".join(map(str, rows[:8])) + (", ..." if len(rows) > 8 else "")
         return (
             f"the loss is {losses[first].item()} at step {step}, on {len(rows)} samples of {names} "
-            f"(rows {some} of the corpus): lower the learning rate; use an activation that is bounded "
-            "('rectified_tanh'), and 'bf16' or 'fp32' in place of 'fp16'; if one dataset comes up again and "
-            "again, look at its counts and library sizes"
+            f"(rows {some} of the corpus): lower the learning rate; {self.advice}"
         )
 
 

@@ -4,10 +4,13 @@
 file                   holds
 =====================  =========================================================================
 ``config.json``        the shape of the model, the hash of its vocabulary, where the weights come from
-``genes.txt``          the vocabulary: line i is the gene of column i
+``genes.txt``          the vocabulary: line i is the gene of column i (a GSFM's: ``vocab.txt``)
 ``model.safetensors``  the weights, in float32 or float16; plain numbers, no code
 ``README.md``          the model card: the same for people
 =====================  =========================================================================
+
+A GSFM's folder is laid out as the published ones are, with our fields beside theirs: what reads those reads
+ours. A published folder, which has no hash and no provenance, is read as well.
 
 :meth:`TxFM.save_pretrained`, :meth:`TxFM.from_pretrained` and :meth:`TxFM.push_to_hub` call what is here.
 """
@@ -26,6 +29,7 @@ from typing import Any
 
 import torch
 
+from .gsfm import GSFM, GSFMConfig
 from .rankformer import Rankformer, RankformerConfig
 from .txfm import TxFM, TxFMConfig
 
@@ -33,7 +37,9 @@ SHIPPED = Path(__file__).parent / "weights"  # models that come with the package
 FILES = ("config.json", "genes.txt", "model.safetensors", "README.md")
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
-CONFIGS = {"TxFM": TxFMConfig, "Rankformer": RankformerConfig}  # what config.json calls the model
+Model = TxFM | Rankformer | GSFM
+CONFIGS = {"TxFM": TxFMConfig, "Rankformer": RankformerConfig, "GSFM": GSFMConfig}  # config.json's "model"
+PUBLISHED = {"vocab_size": "n_tokens", "weighted_loss": "weighting"}  # a published GSFM's names: ours
 
 _CARD = """---
 library_name: txfm-lite
@@ -70,6 +76,11 @@ _INTRODUCTION = {
         "what": "A transformer on tokens of genes, with the input head of Geneformer (rank) or scBERT (bin)",
         "use": 'txfm_lite.embed_tokens.embed_tokens(adata, model)  # adata.obsm["X_rank"], or "X_bin"',
     },
+    "GSFM": {
+        "tag": "gene-sets",
+        "what": "A denoising autoencoder of gene sets (GSFM, Clarke et al., bioRxiv 2025.05.30.657124)",
+        "use": 'txfm_lite.completion.complete_genes(model, ["TP53", "MDM2", "CDKN1A"])',
+    },
 }
 
 
@@ -78,14 +89,12 @@ def vocabulary_hash(genes: Sequence[str]) -> str:
     return hashlib.sha256(_lines(genes).encode()).hexdigest()
 
 
-def save(
-    model: TxFM | Rankformer, path: str | Path, dtype: str = "float32", card: str = "", **provenance: Any
-) -> Path:
+def save(model: Model, path: str | Path, dtype: str = "float32", card: str = "", **provenance: Any) -> Path:
     """Write a model into the folder `path`, whole or not at all.
 
     Parameters
     ----------
-    model : TxFM or Rankformer
+    model : TxFM, Rankformer or GSFM
     path : path
         A model that lies there is replaced.
     dtype : {"float32", "float16"}
@@ -119,6 +128,7 @@ def save(
     if unfit := [k for k, v in weights.items() if not v.isfinite().all()]:
         raise ValueError(f"not every number is finite as {dtype} in {', '.join(unfit)}")
     info = {
+        **_published_fields(model),
         "model": type(model).__name__,
         "config": dataclasses.asdict(model.config),
         "vocabulary": model.genes and {"sha256": vocabulary_hash(model.genes)},
@@ -134,7 +144,7 @@ def save(
         new.mkdir()
         save_file(weights, new / "model.safetensors", metadata={"format": "pt"})
         if model.genes is not None:
-            (new / "genes.txt").write_text(_lines(model.genes), encoding="utf-8")
+            (new / _vocabulary_file(type(model))).write_text(_lines(model.genes), encoding="utf-8")
         (new / "config.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
         (new / "README.md").write_text(_card(model, path.name, card, info), encoding="utf-8")
         if path.exists():
@@ -145,9 +155,7 @@ def save(
     return path
 
 
-def load(
-    name: str | Path, genes: Sequence[str] | None = None, kind: type = TxFM, **hub: Any
-) -> TxFM | Rankformer:
+def load(name: str | Path, genes: Sequence[str] | None = None, kind: type = TxFM, **hub: Any) -> Model:
     """Read a model in evaluation mode, in float32, on the CPU.
 
     Parameters
@@ -164,7 +172,7 @@ def load(
 
     Returns
     -------
-    TxFM or Rankformer
+    TxFM, Rankformer or GSFM
 
     Raises
     ------
@@ -177,16 +185,17 @@ def load(
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = _locate(name, hub)
+    listed = _vocabulary_file(kind)
+    path = _locate(name, hub, [listed if file == "genes.txt" else file for file in FILES])
     for file in ("config.json", "model.safetensors"):
         if not (path / file).is_file():
             raise FileNotFoundError(f"{path}: no {file}; a model folder is written by save_pretrained")
     try:
         info = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        fields = dict(info["config"])
+        fields = _fields(info, kind)
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}/config.json is no configuration of a {kind.__name__}: {error!r}") from error
-    if (found := info.get("model", "TxFM")) != kind.__name__:
+    if (found := info.get("model", "TxFM" if "config" in info else "GSFM")) != kind.__name__:
         raise ValueError(f"{path}/config.json: this is a {found}, not a {kind.__name__}")
     if unknown := set(fields) - {f.name for f in dataclasses.fields(CONFIGS[kind.__name__])}:
         raise ValueError(f"{path}/config.json: unknown field {', '.join(sorted(unknown))}")
@@ -194,10 +203,13 @@ def load(
         config = CONFIGS[kind.__name__](**fields)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}/config.json: {error}") from error
-    vocabulary = _vocabulary(path, info)
+    vocabulary = _vocabulary(path, info, listed)
     if genes is not None:
         _compare(path, vocabulary, [str(g) for g in genes])
-    model = kind(config, vocabulary)
+    try:
+        model = kind(config, vocabulary)
+    except ValueError as error:
+        raise ValueError(f"{path}/{listed}: {error}") from error
     try:
         model.load_state_dict({k: v.float() for k, v in load_file(path / "model.safetensors").items()})
     except (RuntimeError, SafetensorError) as error:
@@ -230,7 +242,27 @@ def push(
         return api.upload_folder(repo_id=repo_id, folder_path=path, commit_message=commit_message)
 
 
-def _locate(name: str | Path, hub: dict[str, Any]) -> Path:
+def _vocabulary_file(kind: type) -> str:
+    return "vocab.txt" if kind is GSFM else "genes.txt"
+
+
+def _published_fields(model: Model) -> dict[str, Any]:
+    """Return what the published code reads of a GSFM's config.json."""
+    if not isinstance(model, GSFM):
+        return {}
+    config = model.config
+    same = {field: getattr(config, field) for field in ("d_model", "depth", "dropout", "partition")}
+    return same | {theirs: getattr(config, ours) for theirs, ours in PUBLISHED.items()}
+
+
+def _fields(info: dict[str, Any], kind: type) -> dict[str, Any]:
+    """Return the fields of the configuration: ours, or what a published GSFM's mean in ours."""
+    if kind is not GSFM or "config" in info:
+        return dict(info["config"])
+    return {PUBLISHED.get(field, field): value for field, value in info.items()}
+
+
+def _locate(name: str | Path, hub: dict[str, Any], files: list[str]) -> Path:
     """Return the folder of a model, downloading it if it is on the hub."""
     if Path(name).is_dir():
         return Path(name)
@@ -246,7 +278,7 @@ def _locate(name: str | Path, hub: dict[str, Any]) -> Path:
         raise FileNotFoundError(f"{name}: no such folder here, and no huggingface_hub to fetch it") from error
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(FILES), **hub))
+        return Path(snapshot_download(name, allow_patterns=files, **hub))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
             f"{name}: no such folder here, and not to be had from the hub: {error}"
@@ -263,17 +295,17 @@ def _replaceable(path: Path) -> bool:
         return False
 
 
-def _vocabulary(path: Path, info: dict[str, Any]) -> list[str] | None:
+def _vocabulary(path: Path, info: dict[str, Any], file: str) -> list[str] | None:
     """Return the vocabulary if it is the one that config.json was written with."""
     expected = info.get("vocabulary")
-    if expected is None:
+    if expected is None and "config" in info:
         return None
-    if not (path / "genes.txt").is_file():
-        raise FileNotFoundError(f"{path}: no genes.txt, so nobody knows which gene is which")
-    genes = (path / "genes.txt").read_text(encoding="utf-8").splitlines()
-    if (found := vocabulary_hash(genes)) != expected["sha256"]:
+    if not (path / file).is_file():
+        raise FileNotFoundError(f"{path}: no {file}, so nobody knows which gene is which")
+    genes = (path / file).read_text(encoding="utf-8").splitlines()
+    if expected and (found := vocabulary_hash(genes)) != expected["sha256"]:
         raise ValueError(
-            f"{path}/genes.txt is not the vocabulary of these weights: its SHA-256 is {found[:12]}..., "
+            f"{path}/{file} is not the vocabulary of these weights: its SHA-256 is {found[:12]}..., "
             f"config.json says {expected['sha256'][:12]}...; copy the whole model folder again"
         )
     return genes
@@ -300,7 +332,7 @@ def _lines(genes: Sequence[str]) -> str:
     return "\n".join(genes) + "\n"
 
 
-def _card(model: TxFM | Rankformer, title: str, text: str, info: dict[str, Any]) -> str:
+def _card(model: Model, title: str, text: str, info: dict[str, Any]) -> str:
     def table(facts: dict[str, Any]) -> str:
         return "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in facts.items())])
 

@@ -61,7 +61,69 @@ class TrainConfig:
             raise ValueError(f"TrainConfig.precision = {self.precision!r}: should be auto, {known}")
 
 
-class Steps(lightning.LightningModule):
+class Resumable(lightning.LightningModule):
+    """What a run keeps and compares, so that it can stop and go on: identity, history, losses, minutes.
+
+    Parameters
+    ----------
+    model : Module
+    config : dataclass
+        How to train.
+    path : path
+        The run's folder.
+    fingerprint : str
+        Of the data.
+    datasets : list of str
+        Their names, for messages.
+    """
+
+    def __init__(self, model: nn.Module, config: Any, path: Path, fingerprint: str, datasets: list[str]):
+        super().__init__()
+        self.automatic_optimization = False  # one call of training_step is one optimiser step
+        self.model, self.config, self.path, self.fingerprint = model, config, path, fingerprint
+        self.history: list[dict[str, float]] = []
+        self.origin: dict[str, str] = {}  # of the initial weights, unless they are random
+        self.watch = monitoring.Watch(datasets)
+        self._minutes, self._started = 0.0, time.monotonic()
+
+    def _clock(self) -> float:
+        return self._minutes + (time.monotonic() - self._started) / 60
+
+    def _over_ranks(self, value: float) -> float:
+        if self.trainer.world_size == 1:  # also where the device has no float64
+            return value
+        value = torch.tensor(value, dtype=torch.float64, device=self.device)
+        return self.trainer.strategy.reduce(value, reduce_op="mean").item()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep, beside the weights, what a resumed run must not differ in, and the history so far."""
+        self.watch.collect()  # no checkpoint after a loss that was not finite
+        checkpoint["identity"] = self.identity()
+        checkpoint["history"] = self.history
+        checkpoint["losses"] = (self._over_ranks(self.watch.total), self.watch.n)
+        checkpoint["minutes"] = self._clock()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on where the checkpoint stands; refuse other data, another model or schedule."""
+        self.check(checkpoint["identity"])
+        self.history, self._minutes = checkpoint["history"], checkpoint["minutes"]
+        self.watch.total, self.watch.n = checkpoint["losses"]
+
+    def identity(self) -> dict[str, Any]:
+        """Return all that decides what is learned."""
+        schedule = {k: v for k, v in asdict(self.config).items() if k not in HOW_NOT_WHAT}
+        return {"corpus": self.fingerprint, **asdict(self.model.config), **schedule, **self.origin}
+
+    def check(self, theirs: dict[str, Any]) -> None:
+        """Refuse to go on with a run whose identity is another one."""
+        for key, mine in {"init": None, **self.identity()}.items():
+            if theirs.get(key) != mine:
+                raise ValueError(
+                    f"cannot resume: {key} was {theirs.get(key)!r} and is {mine!r} now; use another folder"
+                )
+
+
+class Steps(Resumable):
     """The training step, the validation step and the optimiser: what all models share.
 
     A model adds what a batch becomes on the device (:meth:`prepare`), its loss (:meth:`training_loss`), the
@@ -84,15 +146,9 @@ class Steps(lightning.LightningModule):
     noise_shape: tuple[int, ...]  # of the numbers that decide what is hidden of one sample
 
     def __init__(self, model: nn.Module, corpus: Corpus, config: TrainConfig, path: Path, micro_batch: int):
-        super().__init__()
-        self.automatic_optimization = False  # one call of training_step is one optimiser step
-        self.model, self.corpus, self.config = model, corpus, config
-        self.path, self.micro_batch = path, micro_batch
-        self.history: list[dict[str, float]] = []
-        self.origin: dict[str, str] = {}  # of the initial weights, unless they are random
-        self.watch = monitoring.Watch([d["name"] for d in corpus.datasets])
+        super().__init__(model, config, path, corpus.fingerprint, [d["name"] for d in corpus.datasets])
+        self.corpus, self.micro_batch = corpus, micro_batch
         self._validation: list[tuple[int, torch.Tensor]] = []
-        self._minutes, self._started = 0.0, time.monotonic()
 
     def prepare(self, batch: Batch, device: torch.device) -> Sized:
         """Return a batch on the device: sliced by samples later, and with the batch itself as ``source``."""
@@ -184,15 +240,6 @@ class Steps(lightning.LightningModule):
         if self.trainer.is_global_zero:
             monitoring.write_history(self.history, self.path / "history.csv")
 
-    def _clock(self) -> float:
-        return self._minutes + (time.monotonic() - self._started) / 60
-
-    def _over_ranks(self, value: float) -> float:
-        if self.trainer.world_size == 1:  # also where the device has no float64
-            return value
-        value = torch.tensor(value, dtype=torch.float64, device=self.device)
-        return self.trainer.strategy.reduce(value, reduce_op="mean").item()
-
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW, weight decay 1 / (lr · steps) on matrices, one cosine cycle: the paper's settings."""
         steps, lr = self.config.steps, self.config.learning_rate
@@ -210,33 +257,6 @@ class Steps(lightning.LightningModule):
             optimiser, max_lr=lr, total_steps=steps, pct_start=warm_up, cycle_momentum=False
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep, beside the weights, what a resumed run must not differ in, and the history so far."""
-        self.watch.collect()  # no checkpoint after a loss that was not finite
-        checkpoint["identity"] = self.identity()
-        checkpoint["history"] = self.history
-        checkpoint["losses"] = (self._over_ranks(self.watch.total), self.watch.n)
-        checkpoint["minutes"] = self._clock()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on where the checkpoint stands; refuse another corpus, model or schedule."""
-        self.check(checkpoint["identity"])
-        self.history, self._minutes = checkpoint["history"], checkpoint["minutes"]
-        self.watch.total, self.watch.n = checkpoint["losses"]
-
-    def identity(self) -> dict[str, Any]:
-        """Return all that decides what is learned."""
-        schedule = {k: v for k, v in asdict(self.config).items() if k not in HOW_NOT_WHAT}
-        return {"corpus": self.corpus.fingerprint, **asdict(self.model.config), **schedule, **self.origin}
-
-    def check(self, theirs: dict[str, Any]) -> None:
-        """Refuse to go on with a run whose identity is another one."""
-        for key, mine in {"init": None, **self.identity()}.items():
-            if theirs.get(key) != mine:
-                raise ValueError(
-                    f"cannot resume: {key} was {theirs.get(key)!r} and is {mine!r} now; use another folder"
-                )
 
 
 def _seed(*numbers: int) -> int:

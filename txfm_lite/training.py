@@ -38,6 +38,8 @@ from .txfm import TxFM, TxFMConfig
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .gsfm import GSFM
+
 __all__ = ["Run", "TrainConfig", "fit", "mean_profile"]
 
 log = logging.getLogger(__name__)
@@ -160,9 +162,16 @@ class _Bar(TQDMProgressBar):
 
 
 def _trainer(
-    config: TrainConfig, checkpoint: Path, precision: str, progress: bool, given: dict[str, Any]
+    steps: int,
+    look_every: int,
+    minutes: float,
+    checkpoint: Path,
+    precision: str,
+    progress: bool,
+    given: dict[str, Any],
 ) -> lightning.Trainer:
-    callbacks = [_Saver(checkpoint, config.checkpoint_minutes, config.steps), *given.pop("callbacks", [])]
+    """Return a trainer of so many steps, looking at the validation data and saving every now and then."""
+    callbacks = [_Saver(checkpoint, minutes, steps), *given.pop("callbacks", [])]
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun says so
     if progress:
         callbacks.append(_Bar())
@@ -176,8 +185,8 @@ def _trainer(
         "devices": local,
         "num_nodes": int(os.environ.get("WORLD_SIZE", 1)) // local,
         "precision": precision,
-        "max_steps": config.steps,
-        "val_check_interval": min(config.validate_every, config.steps),
+        "max_steps": steps,
+        "val_check_interval": min(look_every, steps),
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 1,  # of what Lightning logs by itself, nothing; else it warns about short runs
         "enable_checkpointing": False,
@@ -196,6 +205,15 @@ def _trainer(
         return lightning.Trainer(callbacks=callbacks, **options)
     except (MisconfigurationException, TypeError) as error:
         raise ValueError(f"lightning.Trainer refuses its arguments: {error}") from error
+
+
+def _reached(checkpoint: Path) -> int:
+    """Return the step that a run stopped at, 0 for a new one."""
+    if not checkpoint.is_file():
+        return 0
+    first = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
+    log.info("%s: going on from step %d", checkpoint, first)
+    return first
 
 
 def _start_from(init: Model, model: Model) -> dict[str, str]:
@@ -226,12 +244,12 @@ def _start_from(init: Model, model: Model) -> dict[str, str]:
 
 def _whole(model: Model) -> Model:
     """Return a model that has all its weights itself, also if processes have shared them out."""
-    kind = KINDS[type(model.config)].model
-    if type(model) is kind:
+    kind = KINDS.get(type(model.config))  # a GSFM is never shared out
+    if kind is None or type(model) is kind.model:
         return model
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-    whole = kind(model.config, model.genes)
+    whole = kind.model(model.config, model.genes)
     whole.load_state_dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)))
     return whole
 
@@ -240,12 +258,12 @@ def _whole(model: Model) -> Model:
 class Run:
     """A trained model and the folder that holds it."""
 
-    model: Model
+    model: Model | GSFM
     path: Path
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """One row per look at the validation set, see :class:`~txfm_lite.steps.Steps`."""
+        """One row per look, see :class:`~txfm_lite.steps.Steps` or :mod:`~txfm_lite.gsfm_training`."""
         import pandas as pd
 
         return pd.read_csv(self.path / "history.csv", float_precision="round_trip")
@@ -310,7 +328,8 @@ def fit(
     checkpoint = path / "last.ckpt"
     keeper = _Keeper(path / "snapshots", snapshots)
     trainer["callbacks"] = [keeper, *trainer.get("callbacks", [])]
-    trainer = _trainer(config, checkpoint, devices.PRECISIONS[precision], progress, trainer)
+    schedule = config.steps, config.validate_every, config.checkpoint_minutes
+    trainer = _trainer(*schedule, checkpoint, devices.PRECISIONS[precision], progress, trainer)
     share, rest = divmod(config.batch_size, trainer.world_size)
     if rest:
         raise ValueError(f"batch_size {config.batch_size} is no multiple of {trainer.world_size} processes")
@@ -326,10 +345,7 @@ def fit(
         log.info("%s holds this run, finished", path)
         return Run(kind.model.from_pretrained(path / "model"), path)
 
-    first = 0
-    if checkpoint.is_file():
-        first = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
-        log.info("%s: going on from step %d", checkpoint, first)
+    first = _reached(checkpoint)
     compiling, why_compiling = devices.choose_compile(
         config.compile, device, model, config.steps * config.batch_size
     )
