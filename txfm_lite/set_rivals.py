@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 Predictor = Callable[["sp.csr_matrix"], np.ndarray]
 
-N_AXES = 256
+N_AXES = 64
 N_NEIGHBOURS = 200
-PENALTY = 1.0  # of EASE, where each set has length one
+PENALTY = 30.0  # of EASE, where each set has length one
 N_CLUSTERS = 16  # of samples; each needs enough of them for a correlation
 POSITIVES, NEGATIVES = 25, 100  # hidden members and random genes of a set that trees learn from, at most
 N_TREES = 60
@@ -241,8 +241,6 @@ def prismexp(
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
     directions, known = _cluster_directions(profiles, universe, n_clusters, seed)
     rng = np.random.default_rng(seed)
     sets = train.over(np.asarray(universe)[known])
@@ -347,7 +345,7 @@ def _directions(vectors: pd.DataFrame, universe: Sequence[str]) -> tuple[np.ndar
     if missing.any():
         raise ValueError(
             f"{missing.sum()} vectors have missing or infinite numbers, for example that of "
-            f"{np.asarray(universe)[missing][0]!r}"
+            f"{str(np.asarray(universe)[missing][0])!r}"
         )
     values = np.nan_to_num(values)
     length = np.linalg.norm(values, axis=1, keepdims=True)

@@ -554,7 +554,7 @@ def _score_block(
         place = np.argsort(np.argsort(popularity, kind="stable"), kind="stable")
         for i, name in enumerate(QUARTERS):
             inside = place * len(QUARTERS) // len(place) == i
-            some = set_statistics.rank_measures(filled, _only(hidden, inside), candidates & inside)
+            some = set_statistics.rank_measures(filled[:, inside], hidden[:, inside], candidates[:, inside])
             found[name] = auroc(some[:, 0])
         found["matched popularity"] = auroc(
             set_statistics.matched_auroc(filled, hidden, candidates, popularity)

@@ -53,9 +53,9 @@ def rank_measures(scores: np.ndarray, hidden: sp.csr_matrix, candidates: np.ndar
     Raises
     ------
     ValueError
-        If a candidate's score is nan.
+        If a score is nan.
     """
-    if bad := int(np.isnan(scores[candidates]).sum()):
+    if bad := int(np.isnan(scores).sum()):
         raise ValueError(
             f"{bad:,} scores are nan: a gene that cannot be judged should have -inf, the last place"
         )
