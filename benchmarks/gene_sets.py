@@ -1,9 +1,9 @@
 """Who finds the hidden half of a gene set?  Rivals and gene set models on six benchmark libraries.
 
     python benchmarks/gene_sets.py                                   # all rivals, what is stored is kept
-    python benchmarks/gene_sets.py --models svd ease --libraries KEGG_2021_Human
+    python benchmarks/gene_sets.py --models SVD EASE --libraries KEGG_2021_Human
     python benchmarks/gene_sets.py --gsfm FOLDER --name "GSFM" --seed 1
-    python benchmarks/gene_sets.py --tier all                        # also curated and text-mined training sets
+    python benchmarks/gene_sets.py --tier all                        # also curated and text-mined sets
 
 All predictors are fitted on the same training sets and search in the same genes: those of the benchmark that
 are in at least five training sets of the tier "clean". Results lie in results/genesets/<library>/, the splits
@@ -23,7 +23,7 @@ import numpy as np
 
 from txfm_lite import files, genesets, results, set_rivals
 from txfm_lite.evaluate import genesets as benchmark
-from txfm_lite.evaluate import suite
+from txfm_lite.evaluate import set_splits, suite
 
 log = logging.getLogger("txfm_lite")
 
@@ -85,12 +85,12 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     libraries = genesets.benchmark()
-    asked = {name: benchmark.splits(library) for name, library in libraries.items()}
+    asked = {name: set_splits.splits(library) for name, library in libraries.items()}
     path = (args.folder or results.directory()) / "genesets" / "splits.tsv.gz"
     if not path.is_file():
-        benchmark.write_splits(path, list(asked.values()))
+        set_splits.write_splits(path, list(asked.values()))
     elif (
-        benchmark.read_splits(path, libraries)["KEGG_2021_Human"].fingerprint
+        set_splits.read_splits(path, libraries)["KEGG_2021_Human"].fingerprint
         != asked["KEGG_2021_Human"].fingerprint
     ):
         raise SystemExit(f"{path}: other splits than those made here")

@@ -8,6 +8,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from txfm_lite import genesets, set_rivals
 from txfm_lite.evaluate import genesets as benchmark
+from txfm_lite.evaluate import set_splits
 from txfm_lite.genesets import GeneSets
 
 
@@ -220,6 +221,6 @@ def test_shipped_gene_vectors_know_more_than_chance(local_data):
 
     sets = genesets.load("enrichr_rummageo_benchmark", "KEGG_2021_Human")
     predict = set_rivals.cosine(gene_vectors("txfm-xs")["decoder"], sets.genes)
-    rows, _ = benchmark.evaluate(predict, benchmark.splits(sets, 1), sets.genes)
+    rows, _ = benchmark.evaluate(predict, set_splits.splits(sets, 1), sets.genes)
     value = {row["variant"]: row for row in rows if row["metric"] == "AUROC"}
     assert value["own genes"]["low"] > 0.5

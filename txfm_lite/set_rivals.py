@@ -116,7 +116,7 @@ def cooccurrence(train: GeneSets, universe: Sequence[str]) -> Predictor:
 
 
 def svd(train: GeneSets, universe: Sequence[str], n_axes: int = N_AXES, seed: int = 0) -> Predictor:
-    """Project the given genes on the first right singular vectors of the training sets, each of length one."""
+    """Project the given genes on the first singular vectors of the training sets, each of length one."""
     from sklearn.utils.extmath import randomized_svd
 
     x = _unit(train.over(universe).csr())
@@ -154,7 +154,8 @@ def ease(train: GeneSets, universe: Sequence[str], penalty: float = PENALTY) -> 
 
     With X the training sets, each scaled to length one, and P = (XᵀX + penalty · 1)⁻¹, the weights are
     B[i, j] = -P[i, j] / P[j, j], and zero on the diagonal: the regression of every gene on all others. The
-    inverse is taken by Cholesky in place: 4 G² bytes, 2 G³ operations, two minutes on one core for 19,000 genes.
+    inverse is taken by Cholesky in place: 4 G² bytes, G³
+    operations, about two minutes on one core for 19,000 genes.
 
     Raises
     ------
@@ -190,8 +191,8 @@ def cosine(vectors: pd.DataFrame, universe: Sequence[str]) -> Predictor:
     Parameters
     ----------
     vectors : DataFrame, shape (genes, d)
-        Indexed by symbol: of :func:`txfm_lite.embed.gene_vectors`, GenePT's, or expression over samples, whose
-        cosine is co-expression (:func:`txfm_lite.evaluate.weights.coexpression`).
+        Indexed by symbol: of :func:`txfm_lite.embed.gene_vectors`, GenePT's, or expression over samples,
+        whose cosine is co-expression (:func:`txfm_lite.evaluate.weights.coexpression`).
     universe : sequence of str
         Genes without a vector, or with one of zeros, are not known.
 
@@ -224,9 +225,9 @@ def prismexp(
     """Score by co-expression in clusters of samples, weighed by boosted trees, after PrismEXP.
 
     Samples are clustered; within each cluster, and over all, genes are correlated. The features of a gene and
-    a set are its mean correlations with the given genes, itself excluded. Trees learn from training sets, half
-    of each given, to tell its other genes from random ones. In small: PrismEXP has a hundred clusters or more
-    of thousands of samples each, and LightGBM.
+    a set are its mean correlations with the given genes, itself excluded. Trees learn from training sets,
+    half of each given, to tell its other genes from random ones. In small: PrismEXP has a hundred clusters or
+    more of thousands of samples each, and LightGBM.
 
     Parameters
     ----------
@@ -304,7 +305,7 @@ def from_model(model: Any, universe: Sequence[str]) -> Predictor:
 
 
 def _gram(x: sp.csr_matrix) -> np.ndarray:
-    """Return xᵀx dense, float32, some rows at a time: the sparse product would take three times the memory."""
+    """Return xᵀx dense, float32, some rows at a time: a sparse product takes three times the memory."""
     columns, out = x.tocsc(), np.empty((x.shape[1], x.shape[1]), dtype=np.float32)
     for start in range(0, x.shape[1], 1024):
         piece = columns[:, start : start + 1024].T.tocsr() @ x

@@ -1,11 +1,10 @@
-"""Hide half of a gene set: who finds it again?
+"""Half of a gene set is hidden, and a model has to find it again.
 
 The benchmark of the Gene Set Foundation Model, with what makes its numbers comparable: *one* split of every
 term for all models, and *one* list of genes among which all of them search.
 
 1. Every term is split at random into genes that are shown and genes that are hidden, five times. Which are
-   hidden follows from the names alone (seed, library, term, gene, replicate), so that neither the order of a
-   file nor the platform matters; :func:`write_splits` writes it down for others.
+   hidden follows from the names alone (:mod:`txfm_lite.evaluate.set_splits`).
 2. A *predictor* is given the shown genes and scores all genes of the universe. Candidates are the library's
    genes in the universe, except those shown. Terms need five shown and five hidden ones in the universe.
 3. Measures are those of :mod:`txfm_lite.evaluate.set_statistics`, the median (average precision: the mean)
@@ -18,10 +17,8 @@ gene comes last; the variant "own genes" leaves it out, also in counting to five
 
 from __future__ import annotations
 
-import gzip
-import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +27,7 @@ import numpy as np
 from .. import results
 from ..genesets import GeneSets, concatenate
 from . import scores, set_statistics, suite
+from .set_splits import LEAST, Questions, splits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,143 +36,13 @@ if TYPE_CHECKING:
 Predictor = Callable[["sp.csr_matrix"], np.ndarray]
 Fit = Callable[[GeneSets, np.ndarray], Predictor]
 
-REPLICATES = 5
-SEED = 42
-LEAST = 5  # genes to be shown, and genes to be found
 BLOCK = 256  # questions at a time: 20 MB of scores for 20,000 genes
-FORMAT = "txfm_lite splits 1"
 QUARTERS = ("least popular quarter", "second quarter", "third quarter", "most popular quarter")
 PER_TERM = ("AUROC", "AP")  # kept for every term
 
 
-@dataclass(frozen=True)
-class Questions:
-    """Genes shown and genes hidden: what predictors are asked.
-
-    Attributes
-    ----------
-    library : str
-    terms : ndarray of str, shape (n,)
-        All terms of the library, in order of their names.
-    term : ndarray of int, shape (m,)
-        Which term a question is about; its replicates follow one another.
-    genes : ndarray of str, shape (G,)
-    candidates : ndarray of bool, shape (G,)
-        Genes among which the hidden ones are sought.
-    visible, hidden : csr_matrix of float32, shape (m, G)
-        Ones.
-    """
-
-    library: str
-    terms: np.ndarray
-    term: np.ndarray
-    genes: np.ndarray
-    candidates: np.ndarray
-    visible: sp.csr_matrix
-    hidden: sp.csr_matrix
-
-    def __len__(self) -> int:
-        return len(self.term)
-
-    @property
-    def fingerprint(self) -> str:
-        """A short text that changes with any term, gene or split."""
-        digest = hashlib.sha256(self.library.encode())
-        for line in _lines(self):
-            digest.update(line.encode())
-        return digest.hexdigest()[:12]
-
-    def over(self, universe: Sequence[str]) -> Questions:
-        """Return the questions in another list of genes, without those that have too few genes in it."""
-        import scipy.sparse as sp
-
-        place = {gene: i for i, gene in enumerate(universe)}
-        column = np.array([place.get(gene, -1) for gene in self.genes])
-        here = np.flatnonzero(column >= 0)
-        move = sp.csr_matrix(
-            (np.ones(len(here), np.float32), (here, column[here])), (len(column), len(universe))
-        )
-        visible, hidden = (sp.csr_matrix(x @ move) for x in (self.visible, self.hidden))
-        for matrix in (visible, hidden):
-            matrix.sort_indices()
-        candidates = np.zeros(len(universe), dtype=bool)
-        candidates[column[here]] = self.candidates[here]
-        keep = np.flatnonzero((np.diff(visible.indptr) >= LEAST) & (np.diff(hidden.indptr) >= LEAST))
-        return replace(
-            self, term=self.term[keep], genes=np.asarray(universe, dtype=str), candidates=candidates,
-            visible=visible[keep], hidden=hidden[keep],
-        )  # fmt: skip
-
-
-def splits(library: GeneSets, n: int = REPLICATES, seed: int = SEED) -> Questions:
-    """Show half of each term's genes, rounded down, and hide the others, `n` times.
-
-    A gene's place in the lottery is a 64-bit hash of seed, library, term and replicate, mixed with that of
-    its symbol; the lower half is shown.
-
-    Raises
-    ------
-    ValueError
-        If the sets are of several libraries, or there is none.
-    """
-    library = _sorted_by_name(library)
-    shown = np.empty((n, len(library.indices)), dtype=bool)
-    gene = np.array([_hash(symbol) for symbol in library.genes], dtype=np.uint64)[library.indices]
-    rows = np.repeat(np.arange(len(library)), library.sizes)
-    place = np.arange(len(rows)) - library.indptr[rows]
-    name = library.libraries[0]
-    for k in range(n):
-        key = np.array([_hash(f"{seed}\t{name}\t{term}\t{k}") for term in library.names], dtype=np.uint64)
-        order = np.lexsort([_mix(gene ^ key[rows]), rows])
-        shown[k, order] = place < library.sizes[rows] // 2
-    return _questions(library, shown)
-
-
-def time_split(old: GeneSets, new: GeneSets) -> Questions:
-    """Show the genes that terms had in an old version of a library, hide those that were added since.
-
-    Terms are matched by name; kept are those with at least five old genes and five new ones. Candidates are
-    the genes of any kept term, in either version.
-
-    Parameters
-    ----------
-    old, new : GeneSets
-        Names written alike in both: the caller strips what only one version adds, such as a species.
-
-    Raises
-    ------
-    ValueError
-        If a name occurs twice in a version, or no term is kept.
-    """
-    import scipy.sparse as sp
-
-    old, new = _sorted_by_name(old), _sorted_by_name(new)
-    for version in (old, new):
-        names, times = np.unique(version.names.astype(str), return_counts=True)
-        if (times > 1).any():
-            raise ValueError(
-                f"{version.libraries[0]}: {names[times > 1][0]!r} occurs twice, so that old and new cannot be paired"
-            )
-    names, i, j = np.intersect1d(old.names.astype(str), new.names.astype(str), return_indices=True)
-    genes = np.union1d(old.genes, new.genes)
-    before, after = (x.over(genes).csr() for x in (old[i], new[j]))
-    before.data[:], after.data[:] = 1, 1
-    added = sp.csr_matrix(after - after.multiply(before))
-    added.eliminate_zeros()
-    keep = (np.diff(before.indptr) >= LEAST) & (np.diff(added.indptr) >= LEAST)
-    if not keep.any():
-        raise ValueError(
-            f"{old.libraries[0]} and {new.libraries[0]}: of {len(names)} terms in both, none has {LEAST} old and "
-            f"{LEAST} new genes"
-        )
-    before, added = before[keep], added[keep]
-    there = np.asarray((before + added).sum(axis=0)).ravel() > 0
-    title = f"{old.libraries[0]} to {new.libraries[0]}"
-    return Questions(title, names[keep], np.arange(keep.sum()), genes, there, before, added)
-
-
 def common_universe(libraries: dict[str, GeneSets], vocabulary: Sequence[str] | None = None) -> np.ndarray:
-    """Return the genes in which all models search: those of any library that are in the vocabulary, sorted."""
+    """Return the genes in which all models search: any library's that are in the vocabulary, sorted."""
     genes = np.unique(np.concatenate([x.genes[np.unique(x.indices)] for x in libraries.values()]))
     return genes if vocabulary is None else np.intersect1d(genes, np.asarray(vocabulary, dtype=str))
 
@@ -211,7 +79,8 @@ def evaluate(
     Returns
     -------
     rows : list of dict
-        As of :func:`txfm_lite.evaluate.scores.partial`, with ``low`` and ``high``, the 95 % interval over terms.
+        As of :func:`txfm_lite.evaluate.scores.partial`, and ``low`` and ``high``, the 95 % interval over
+        terms.
         The variants: "" is the common universe.
     terms : DataFrame, shape (n, 2)
         AUROC and AP of every term of the library, over the replicates; nan for those without a score.
@@ -225,8 +94,8 @@ def evaluate(
     asked = (library if isinstance(library, Questions) else splits(library)).over(universe)
     if not len(asked):
         raise ValueError(
-            f"{asked.library}: no term has {LEAST} genes to show and {LEAST} to find among the {len(universe):,} genes "
-            "of the universe. Are both in symbols of the same species?"
+            f"{asked.library}: no term has {LEAST} genes to show and {LEAST} to find among the "
+            f"{len(universe):,} genes of the universe. Are both in symbols of the same species?"
         )
     columns = np.flatnonzero(asked.candidates)
     popular = None if popularity is None else np.asarray(popularity)[columns]
@@ -247,7 +116,7 @@ def evaluate(
 
 
 def near_duplicates(questions: Questions) -> np.ndarray:
-    """Return a number per term, the same for terms that are nearly the same set; -1 for terms not asked about."""
+    """Return a number per term, the same for near-duplicates, -1 for terms that are not asked about."""
     term, first = np.unique(questions.term, return_index=True)
     groups = np.full(len(questions.terms), -1)
     groups[term] = set_statistics.clusters((questions.visible + questions.hidden)[first])
@@ -281,7 +150,7 @@ def leakage_curve(
     Returns
     -------
     DataFrame
-        The rows of :func:`evaluate`, with ``dataset``, ``threshold``, ``measure`` (of overlap) and ``n_train``.
+        The rows of :func:`evaluate`, with ``dataset``, ``threshold``, ``measure`` of overlap, ``n_train``.
     """
     import pandas as pd
 
@@ -358,8 +227,6 @@ def per_term(library: str, measure: str = "AUROC", folder: Path | None = None) -
     ValueError
         If models were scored on different splits.
     """
-    import json
-
     import pandas as pd
 
     where = (folder or results.directory()) / "genesets" / library
@@ -381,135 +248,6 @@ def per_term(library: str, measure: str = "AUROC", folder: Path | None = None) -
     return pd.DataFrame({model: np.mean(values, axis=0) for model, values in found.items()})
 
 
-def write_splits(path: str | Path, questions: Sequence[Questions]) -> str:
-    """Write the splits of some libraries into one file, and return its fingerprint.
-
-    Gzipped text, tab separated. The first line: format and fingerprint (SHA-256 of all lines that follow).
-    Each other line is a term: library, name, number of genes, the first 12 digits of the SHA-256 of its
-    symbols (sorted, joined by spaces), then one field per replicate: a 1 for each shown gene and a 0 for each
-    hidden one, in the order of the sorted symbols. The symbols themselves are left out: not every library
-    may be passed on.
-    """
-    path = Path(path)
-    body = "".join(f"{x.library}\t{line}\n" for x in questions for line in _lines(x))
-    digest = hashlib.sha256(body.encode()).hexdigest()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".partial")
-    aside.write_bytes(gzip.compress(f"{FORMAT}\t{digest}\n{body}".encode(), mtime=0))
-    aside.replace(path)
-    return digest
-
-
-def read_splits(path: str | Path, libraries: dict[str, GeneSets]) -> dict[str, Questions]:
-    """Read a file of splits, for libraries that are at hand.
-
-    Returns
-    -------
-    dict
-        Library name -> questions, those that :func:`splits` made when the file was written.
-
-    Raises
-    ------
-    ValueError
-        If the file is no file of splits or was changed, or a library is not the one that was split.
-    """
-    head, _, body = gzip.decompress(Path(path).read_bytes()).decode().partition("\n")
-    kind, _, digest = head.partition("\t")
-    if kind != FORMAT:
-        raise ValueError(f"{path}: the first line is {head[:40]!r}, not {FORMAT!r}: no file of splits")
-    if hashlib.sha256(body.encode()).hexdigest() != digest:
-        raise ValueError(
-            f"{path}: its content does not have the fingerprint of its first line: fetch it again"
-        )
-    lines: dict[str, list[str]] = {}
-    for line in body.splitlines():
-        name, _, rest = line.partition("\t")
-        lines.setdefault(name, []).append(rest)
-    found = {}
-    for name, library in libraries.items():
-        if name not in lines:
-            raise ValueError(f"{path}: has no library {name!r}, but {', '.join(lines)}")
-        found[name] = _from_lines(_sorted_by_name(library), lines[name], f"{path}, {name}")
-    return found
-
-
-def _sorted_by_name(library: GeneSets) -> GeneSets:
-    """Return the terms of one library in an order that does not depend on its file, its genes sorted."""
-    names = np.unique(library.libraries.astype(str))
-    if len(names) != 1:
-        raise ValueError(f"sets of {len(names)} libraries ({', '.join(names[:3])}): give those of one")
-    library = library.over(np.sort(library.genes))
-    keys = [(str(name), tuple(library.members(i))) for i, name in enumerate(library.names)]
-    return library[np.array(sorted(range(len(keys)), key=keys.__getitem__))]
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    """Scramble 64-bit numbers one to one: the last steps of the generator SplitMix64."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-def _questions(library: GeneSets, shown: np.ndarray) -> Questions:
-    """Make questions from a sorted library and what each replicate shows of it, bool (replicates, members)."""
-    import scipy.sparse as sp
-
-    n, replicates = len(library), len(shown)
-    row = np.repeat(np.arange(n), library.sizes) * replicates
-    rows = np.concatenate([row + k for k in range(replicates)])
-    genes, shown = np.tile(library.indices, replicates), shown.ravel()
-    shape = (n * replicates, len(library.genes))
-    visible, hidden = (
-        sp.csr_matrix((np.ones(which.sum(), np.float32), (rows[which], genes[which])), shape)
-        for which in (shown, ~shown)
-    )
-    there = np.zeros(len(library.genes), dtype=bool)
-    there[library.indices] = True
-    return Questions(
-        str(library.libraries[0]), library.names.astype(str), np.repeat(np.arange(n), replicates),
-        library.genes, there, visible, hidden,
-    )  # fmt: skip
-
-
-def _lines(questions: Questions) -> Iterator[str]:
-    """Yield a line for each term: name, number and hash of its genes, the shown ones of each replicate."""
-    both = (questions.visible + 2 * questions.hidden).tocsr()  # 1: shown, 2: hidden
-    both.sort_indices()
-    bits = (np.where(both.data == 1, ord("1"), ord("0"))).astype(np.uint8)
-    starts = np.flatnonzero(np.append(True, questions.term[1:] != questions.term[:-1]))
-    for start, stop in zip(starts, [*starts[1:], len(questions)], strict=True):
-        genes = questions.genes[both.indices[both.indptr[start] : both.indptr[start + 1]]]
-        ends = zip(both.indptr[start:stop], both.indptr[start + 1 : stop + 1], strict=True)
-        shown = [bits[a:b].tobytes().decode() for a, b in ends]
-        yield "\t".join([*_term_fields(questions.terms[questions.term[start]], genes), *shown])
-
-
-def _term_fields(name: str, genes: np.ndarray) -> list[str]:
-    return [str(name), str(len(genes)), hashlib.sha256(" ".join(genes).encode()).hexdigest()[:12]]
-
-
-def _from_lines(library: GeneSets, lines: Sequence[str], label: str) -> Questions:
-    """Read what :func:`_lines` wrote, and check that it was about this library."""
-    if len(lines) != len(library):
-        raise ValueError(f"{label}: {len(lines):,} terms in the file, {len(library):,} in the library")
-    shown = []
-    for i, line in enumerate(lines):
-        *fields, replicates = line.split("\t", 3)
-        expected = _term_fields(library.names[i], library.members(i))
-        if fields != expected:
-            raise ValueError(
-                f"{label}: the file is about {fields[0]!r} with {fields[1]} genes (hash {fields[2]}), the library "
-                f"has {expected[0]!r} with {expected[1]} genes ({expected[2]}): another version of it?"
-            )
-        shown.append(replicates.split("\t"))
-    bits = ["".join(term) for term in zip(*shown, strict=True)]
-    return _questions(library, np.array([np.frombuffer(b.encode(), np.uint8) == ord("1") for b in bits]))
-
-
 def _answers(predict: Predictor, asked: Questions, columns: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield a predictor's scores of the candidates, some questions at a time."""
     for start in range(0, len(asked), BLOCK):
@@ -519,7 +257,7 @@ def _answers(predict: Predictor, asked: Questions, columns: np.ndarray) -> Itera
         values = np.asarray(predict(visible, *whole), dtype=np.float32)
         if values.shape != visible.shape:
             raise ValueError(
-                f"the predictor returned scores of shape {values.shape} for questions of shape {visible.shape}"
+                f"the predictor returned scores of shape {values.shape} for questions of {visible.shape}"
             )
         yield here, values[:, columns]
 

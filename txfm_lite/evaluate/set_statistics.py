@@ -9,7 +9,7 @@ up together. Equal scores are treated as equal: AUROC counts half, average preci
 measure      meaning                                               null                  ceiling
 ===========  ====================================================  ====================  ====================
 AUROC        a hidden member scores above another candidate        1/2                   1
-AP           precision, averaged over the hidden members           their share           1
+AP           precision, averaged over the hidden members           about their share     1
 recall at k  share of the hidden members among the first k         k / candidates        k / members, or 1
 ES           largest lead of the members in the running sum        that of random ranks  1
 ===========  ====================================================  ====================  ====================
@@ -93,19 +93,20 @@ def rank_measures(scores: np.ndarray, hidden: sp.csr_matrix, candidates: np.ndar
 def nulls_and_ceilings(n_hidden: np.ndarray, n_candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return what each measure is for random scores, and at best, two arrays of shape (b, 6).
 
-    The ES of a random ranking is the one-sided statistic of Kolmogorov and Smirnov; its mean is simulated for
-    each number of hidden members, the others being many.
+    The average precision of a random ranking of N candidates with n members is (n - 1) / (N - 1) (1 - h) + h
+    with h the N-th harmonic number over N, a little above their share. The ES is then the one-sided statistic
+    of Kolmogorov and Smirnov for a uniform sample, the others being many; its mean for n members is
+    n! / (2 nⁿ⁺¹) times the sum of nʲ / j! over j < n.
     """
-    n_hidden, n_candidates = np.maximum(n_hidden, 1), np.maximum(n_candidates, 1)
-    sizes, which = np.unique(n_hidden, return_inverse=True)
-    lead = np.empty(len(sizes))
-    for i, size in enumerate(sizes):
-        places = np.sort(np.random.default_rng(int(size)).random((400, size)), axis=1)
-        lead[i] = (np.arange(1, size + 1) / size - places).max(axis=1).clip(0).mean()
-    share = n_hidden / n_candidates
-    null = [np.full(len(share), 0.5), share, *(np.minimum(k / n_candidates, 1) for k in EARLY), lead[which]]
-    best = [np.minimum(k / n_hidden, 1) for k in EARLY]
-    one = np.ones(len(share))
+    from scipy.special import digamma, gammaincc, gammaln
+
+    n, n_candidates = np.maximum(n_hidden, 1).astype(float), np.maximum(n_candidates, 1)
+    lead = np.exp(gammaln(n + 1) - (n + 1) * np.log(n) + n) / 2 * gammaincc(n, n)
+    first = (digamma(n_candidates + 1) + np.euler_gamma) / n_candidates
+    precision = (n - 1) / np.maximum(n_candidates - 1, 1) * (1 - first) + first
+    one = np.ones(len(n))
+    null = [one / 2, precision, *(np.minimum(k / n_candidates, 1) for k in EARLY), lead]
+    best = [np.minimum(k / n, 1) for k in EARLY]
     return np.column_stack(null), np.column_stack([one, one, *best, one])
 
 
@@ -208,8 +209,8 @@ def compare(values: pd.DataFrame, groups: np.ndarray | None = None) -> pd.DataFr
     Returns
     -------
     DataFrame
-        a, b, n (terms or groups), difference (the median of a - b), better (share in which a is higher, equals
-        half), p, q.
+        a, b, n (terms or groups), difference (the median of a - b), better (share in which a is higher,
+        equals half), p, q.
 
     Raises
     ------
@@ -244,7 +245,7 @@ def compare(values: pd.DataFrame, groups: np.ndarray | None = None) -> pd.DataFr
 def _standing(
     scores: np.ndarray, hidden: sp.csr_matrix, candidates: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return for every hidden member how many candidates score higher, and how many the same (itself, too)."""
+    """Return for each hidden member how many candidates score higher, and how many the same (with it)."""
     ordered = np.where(candidates, scores, -np.inf)
     ordered.sort(axis=1)  # values only: several times as fast as their order
     above, ties = np.empty(hidden.nnz), np.empty(hidden.nnz)
