@@ -6,8 +6,8 @@
     python benchmarks/gene_sets.py --tier all                        # also curated and text-mined sets
 
 All predictors are fitted on the same training sets and search in the same genes: those of the benchmark that
-are in at least five training sets of the tier "clean". Results lie in results/genesets/<library>/, the splits
-in results/genesets/splits.tsv.gz. Memory: 4 GB (two matrices of all pairs of genes).
+are in at least five training sets of the tier "clean". Results lie in results/genesets/<library>/.
+Memory: 4 GB (co-occurrence and EASE hold a matrix of all pairs of genes each).
 """
 
 from __future__ import annotations
@@ -81,19 +81,15 @@ def main() -> None:
     parser.add_argument("--gsfm", type=Path, help="folder of a trained model: only it is scored")
     parser.add_argument("--name", default="GSFM", help="of that model in tables")
     parser.add_argument("--corpus", type=Path, help="of expression; by default diverserna-mini in the cache")
+    parser.add_argument("--write-splits", type=Path, help="only write the splits, for others to use")
     parser.add_argument("--folder", type=Path, help="of the results; by default the repository's")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     libraries = genesets.benchmark()
     asked = {name: set_splits.splits(library) for name, library in libraries.items()}
-    path = (args.folder or results.directory()) / "genesets" / "splits.tsv.gz"
-    if not path.is_file():
-        set_splits.write_splits(path, list(asked.values()))
-    elif (
-        set_splits.read_splits(path, libraries)["KEGG_2021_Human"].fingerprint
-        != asked["KEGG_2021_Human"].fingerprint
-    ):
-        raise SystemExit(f"{path}: other splits than those made here")
+    if args.write_splits:
+        print(set_splits.write_splits(args.write_splits, list(asked.values())))
+        return
     clean = genesets.training("clean")
     universe = benchmark.common_universe(libraries, genesets.vocabulary(clean))
     train = clean if args.tier == "clean" else genesets.training(args.tier)

@@ -165,7 +165,7 @@ def ease(train: GeneSets, universe: Sequence[str], penalty: float = PENALTY) -> 
     from scipy.linalg import lapack
 
     x = _unit(train.over(universe).csr())
-    inverse = np.asfortranarray(_gram(x))
+    inverse = _gram(x).T  # symmetric: the transpose only makes it LAPACK's order
     inverse[np.diag_indices_from(inverse)] += penalty
     inverse, fault = lapack.spotrf(inverse, lower=True, overwrite_a=True)
     if not fault:
@@ -179,9 +179,9 @@ def ease(train: GeneSets, universe: Sequence[str], penalty: float = PENALTY) -> 
         inverse[:start, start:stop] = inverse[start:stop, :start].T
         block = np.tril(inverse[start:stop, start:stop])
         inverse[start:stop, start:stop] = block + np.tril(block, -1).T
-    inverse /= -np.diagonal(inverse).copy()
-    np.fill_diagonal(inverse, 0)
-    weights = inverse if inverse.flags.c_contiguous else np.ascontiguousarray(inverse)
+    weights = inverse.T
+    weights /= -np.diagonal(weights).copy()
+    np.fill_diagonal(weights, 0)
     return lambda visible: visible @ weights
 
 

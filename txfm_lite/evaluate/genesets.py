@@ -80,8 +80,7 @@ def evaluate(
     -------
     rows : list of dict
         As of :func:`txfm_lite.evaluate.scores.partial`, and ``low`` and ``high``, the 95 % interval over
-        terms.
-        The variants: "" is the common universe.
+        terms. The variant "" is the common universe; the others have names that say what they are.
     terms : DataFrame, shape (n, 2)
         AUROC and AP of every term of the library, over the replicates; nan for those without a score.
 

@@ -114,45 +114,37 @@ def splits(library: GeneSets, n: int = REPLICATES, seed: int = SEED) -> Question
 def time_split(old: GeneSets, new: GeneSets) -> Questions:
     """Show the genes that terms had in an old version of a library, hide those that were added since.
 
-    Terms are matched by name; kept are those with at least five old genes and five new ones. Candidates are
-    the genes of any kept term, in either version.
+    Kept are terms with at least five old genes and five new ones. Candidates are the genes of any kept term,
+    in either version. There is one question per term.
 
     Parameters
     ----------
     old, new : GeneSets
-        Names written alike in both: the caller strips what only one version adds, such as a species.
+        Term by term the two versions, in the same order: a pair of :func:`txfm_lite.genesets.time_splits`, or
+        what :func:`txfm_lite.genesets.matched` returns. Terms are called as in the new one.
 
     Raises
     ------
     ValueError
-        If a name occurs twice in a version, or no term is kept.
+        If the versions have different numbers of terms, or no term is kept.
     """
     import scipy.sparse as sp
 
-    old, new = _sorted_by_name(old), _sorted_by_name(new)
-    for version in (old, new):
-        names, times = np.unique(version.names.astype(str), return_counts=True)
-        if (times > 1).any():
-            raise ValueError(
-                f"{version.libraries[0]}: {names[times > 1][0]!r} occurs twice, so that versions cannot be "
-                "paired"
-            )
-    names, i, j = np.intersect1d(old.names.astype(str), new.names.astype(str), return_indices=True)
+    if len(old) != len(new):
+        raise ValueError(f"{len(old)} old terms and {len(new)} new ones: pair them with genesets.matched")
+    order = np.argsort(new.names.astype(str), kind="stable")
     genes = np.union1d(old.genes, new.genes)
-    before, after = (x.over(genes).csr() for x in (old[i], new[j]))
-    before.data[:], after.data[:] = 1, 1
+    before, after = ((x[order].over(genes).csr() > 0).astype(np.float32) for x in (old, new))
     added = sp.csr_matrix(after - after.multiply(before))
     added.eliminate_zeros()
     keep = (np.diff(before.indptr) >= LEAST) & (np.diff(added.indptr) >= LEAST)
+    title = f"{old.libraries[0]} to {new.libraries[0]}" if len(old) else "no terms"
     if not keep.any():
-        raise ValueError(
-            f"{old.libraries[0]} and {new.libraries[0]}: of {len(names)} terms in both, none has "
-            f"{LEAST} old and {LEAST} new genes"
-        )
+        raise ValueError(f"{title}: of {len(old)} terms, none has {LEAST} old and {LEAST} new genes")
     before, added = before[keep], added[keep]
     there = np.asarray((before + added).sum(axis=0)).ravel() > 0
-    title = f"{old.libraries[0]} to {new.libraries[0]}"
-    return Questions(title, names[keep], np.arange(keep.sum()), genes, there, before, added)
+    names = new.names[order][keep].astype(str)
+    return Questions(title, names, np.arange(len(names)), genes, there, before, added)
 
 
 def write_splits(path: str | Path, questions: Sequence[Questions]) -> str:
