@@ -470,13 +470,17 @@ def test_rows_of_one_gene_are_summed_and_logged(damaged, cells, caplog):
     names = cells.var_names.tolist()
     found = datasets.genes.default_resolver().resolve(names).frame
     first = int(found.index[found["how"] == "symbol"][0])
-    doubled = AnnData(cells.X, obs=cells.obs, var=pd.DataFrame(index=[*names[:-1], names[first]]))
+    var = pd.DataFrame({"highly_variable": False}, index=[*names[:-1], names[first]])
+    var.iloc[[5, -1]] = True
+    doubled = AnnData(cells.X, obs=cells.obs, var=var)
     with caplog.at_level(logging.INFO, logger="txfm_lite"):
         adata = datasets.load(damaged.matrix("doubled", doubled))
     assert adata.n_vars == 2999 and adata.uns["source"]["genes"]["duplicates_summed"] == 1
     assert "1 rows of repeated genes summed" in caplog.text
     expected = cells.X[:, [first, -1]].sum(axis=1)
     np.testing.assert_array_equal(adata[:, names[first]].X.toarray(), expected)
+    flagged = adata.var_names[adata.var["highly_variable"]]
+    assert set(flagged) == set(found["gene"].iloc[[5, first]])
 
 
 def test_the_manifest_and_the_file_disagree(damaged, cells):

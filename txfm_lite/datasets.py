@@ -128,8 +128,8 @@ def load(name: str, part: str | None = None) -> AnnData:
         2**24 (deep bulk samples) are rounded to the next float32, an error below 1e-7.
         obs : the columns of `manifests.STANDARD_OBS` (missing: NaN), then the source's own.
         var : `gene_symbols` and `ensembl_id` ("" if unknown), `source_id`, `matched` (False: the gene table
-        does not know the gene; where there is no table, names are taken at face value); `var_names` are the
-        symbols, or the source's own names.
+        does not know the gene; where there is no table, names are taken at face value), and `highly_variable`
+        where the source flags genes so; `var_names` are the symbols, or the source's own names.
         uns["source"] : provenance: files with checksums, licence, what was matched and what was repaired.
 
     Raises
@@ -299,6 +299,9 @@ def _identify_genes(adata: AnnData, resolver: genes.Resolver, units: str, label:
         },
         index=pd.Index(unique, dtype=object),
     )
+    if "highly_variable" in adata.var:  # the authors' choice, which an analysis may have to repeat
+        flags = adata.var["highly_variable"].astype(bool)
+        var["highly_variable"] = flags.groupby(codes).any().to_numpy()
     x = adata.X
     if report["duplicates_summed"]:
         logger.info("%s: %d rows of repeated genes summed", label, report["duplicates_summed"])

@@ -83,9 +83,15 @@ def stored(name: str, folder: Path | None = None) -> bool:
 
 
 def write(
-    name: str, rows: Sequence[dict[str, Any]], provenance: dict[str, Any], folder: Path | None = None
+    name: str,
+    rows: Sequence[dict[str, Any]],
+    provenance: dict[str, Any],
+    folder: Path | None = None,
+    parts: dict[str, Any] | None = None,
 ) -> Path:
     """Store a run under ``"study/run"``, whole or not at all.
+
+    `parts` is further content, under names of its own, that :func:`read` leaves alone.
 
     Raises
     ------
@@ -103,7 +109,7 @@ def write(
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".partial")
     plain = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in r.items()} for r in rows]
-    content = {"provenance": provenance, "rows": plain}
+    content = {"provenance": provenance, "rows": plain, **(parts or {})}
     aside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     os.replace(aside, path)
     return path

@@ -1,0 +1,129 @@
+"""Who finds the hidden half of a gene set?  Rivals and gene set models on six benchmark libraries.
+
+    python benchmarks/gene_sets.py                                   # all rivals, what is stored is kept
+    python benchmarks/gene_sets.py --models SVD EASE --libraries KEGG_2021_Human
+    python benchmarks/gene_sets.py --gsfm FOLDER --name "GSFM" --seed 1
+    python benchmarks/gene_sets.py --tier all                        # also curated and text-mined sets
+
+All predictors are fitted on the same training sets and search in the same genes: those of the benchmark that
+are in at least five training sets of the tier "clean". Results lie in results/genesets/<library>/.
+Memory: 4 GB (co-occurrence and EASE hold a matrix of all pairs of genes each).
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from txfm_lite import files, genesets, results, set_rivals
+from txfm_lite.evaluate import genesets as benchmark
+from txfm_lite.evaluate import set_splits, suite
+
+log = logging.getLogger("txfm_lite")
+
+SLOW = ("PrismEXP-like",)  # minutes per library: only when asked for
+
+
+def predictors(
+    libraries: dict, train: genesets.GeneSets, universe: np.ndarray, corpus: Path, seed: int
+) -> dict[str, Callable[[str], Callable]]:
+    """Return for every name a function from a library's name to a predictor."""
+
+    @functools.cache
+    def profiles():
+        from txfm_lite.corpus import Corpus
+        from txfm_lite.evaluate.weights import coexpression
+
+        return coexpression(Corpus.open(corpus), seed=seed)
+
+    def vectors(kind):
+        from txfm_lite.embed import gene_vectors
+
+        return gene_vectors("txfm-xs")[kind]
+
+    def others(name):
+        return genesets.concatenate([x for other, x in libraries.items() if other != name])
+
+    made = {
+        "popularity": lambda: set_rivals.popularity(train, universe),
+        "co-occurrence": lambda: set_rivals.cooccurrence(train, universe),
+        "SVD": lambda: set_rivals.svd(train, universe, seed=seed),
+        "kNN": lambda: set_rivals.neighbours(train, universe),
+        "EASE": lambda: set_rivals.ease(train, universe),
+        "TxFM codebook": lambda: set_rivals.cosine(vectors("codebook"), universe),
+        "TxFM decoder": lambda: set_rivals.cosine(vectors("decoder"), universe),
+        "co-expression": lambda: set_rivals.cosine(profiles(), universe),
+        "PrismEXP-like": lambda: set_rivals.prismexp(train, universe, profiles(), seed=seed),
+    }
+    found = {
+        "popularity within library": lambda name: set_rivals.popularity_within(libraries[name], universe),
+        "popularity of other libraries": lambda name: set_rivals.popularity(others(name), universe, True),
+    }
+    for name, make in made.items():
+        once = functools.lru_cache(1)(make)
+        found[name] = lambda _, once=once: once()
+    return found
+
+
+def main() -> None:
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
+    parser.add_argument("--models", nargs="+", help="by default all rivals but the slowest")
+    parser.add_argument("--libraries", nargs="+", help="by default all six")
+    parser.add_argument("--seed", type=int, default=0, help="of the models; the splits are always the same")
+    parser.add_argument("--tier", choices=["clean", "all"], default="clean", help="of the training sets")
+    parser.add_argument("--gsfm", type=Path, help="folder of a trained model: only it is scored")
+    parser.add_argument("--name", default="GSFM", help="of that model in tables")
+    parser.add_argument("--corpus", type=Path, help="of expression; by default diverserna-mini in the cache")
+    parser.add_argument("--write-splits", type=Path, help="only write the splits, for others to use")
+    parser.add_argument("--folder", type=Path, help="of the results; by default the repository's")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    libraries = genesets.benchmark()
+    asked = {name: set_splits.splits(library) for name, library in libraries.items()}
+    if args.write_splits:
+        print(set_splits.write_splits(args.write_splits, list(asked.values())))
+        return
+    clean = genesets.training("clean")
+    universe = benchmark.common_universe(libraries, genesets.vocabulary(clean))
+    train = clean if args.tier == "clean" else genesets.training(args.tier)
+    popularity = set_rivals.counted(clean, universe)
+    corpus = args.corpus or files.cache_directory() / "corpora" / "diverserna-mini"
+    if args.gsfm:
+        from txfm_lite.gsfm import GSFM
+
+        model = GSFM.from_pretrained(args.gsfm).eval()
+        predict = set_rivals.from_model(model, universe)
+        chosen = {args.name: lambda _: predict}
+    else:
+        chosen = predictors(libraries, train, universe, corpus, args.seed)
+        names = args.models or [name for name in chosen if name not in SLOW]
+        if unknown := set(names) - set(chosen):
+            raise SystemExit(f"no model is called {', '.join(unknown)}; there are {', '.join(chosen)}")
+        chosen = {name: chosen[name] for name in names}
+    for name, make in chosen.items():
+        label = name if args.tier == "clean" else f"{name} ({args.tier})"
+        for library in args.libraries or libraries:
+            if results.stored(suite.path("genesets", library, label, args.seed), args.folder):
+                continue
+            start = time.monotonic()
+            predict = make(library)
+            fitted = time.monotonic()
+            rows, terms = benchmark.evaluate(predict, asked[library], universe, popularity)
+            facts = {
+                "tier": args.tier, "n_train": len(train), "genes_in_universe": len(universe),
+                "minutes_fitting": round((fitted - start) / 60, 2),
+                "minutes_scoring": round((time.monotonic() - fitted) / 60, 2),
+            }  # fmt: skip
+            benchmark.store(label, args.seed, asked[library], rows, terms, args.folder, **facts)
+            log.info("%s: %s, median AUROC %.3f", library, label, rows[0]["value"])
+
+
+if __name__ == "__main__":
+    main()
