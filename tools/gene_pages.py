@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 # Models, of sets and of expression: folders, or shipped ones.
-MODEL, EXPRESSION = os.environ.get("GENE_MODEL") or "gsfm", "txfm-xs"
+MODEL, EXPRESSION = os.environ.get("GENE_MODEL") or "gsfm-xs", "txfm-xs"
 DATASET = "enrichr_rummageo_benchmark"
 LEFT_OUT = {"KEGG_2021_Human": "Kanehisa's terms forbid it"}  # must not be shown, and why
 # Where a term can be looked up, and what of its name stands for {}: a regular expression, or the whole name.
