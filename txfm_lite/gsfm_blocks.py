@@ -16,7 +16,7 @@ UNK, PAD = 0, 1
 class Bags(NamedTuple):
     """Some sets as what the models read: the tokens of all sets, one set after the other.
 
-    Attributes
+    Parameters
     ----------
     indices : Tensor of int64, shape (N,)
         Tokens; with two channels, V more for a gene that goes down.
