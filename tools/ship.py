@@ -8,10 +8,11 @@ The card's own words come from the Markdown file; shape, provenance and how to l
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
-from txfm_lite import TxFM
+import txfm_lite
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("run", type=Path, help="a finished run's folder")
@@ -20,7 +21,8 @@ parser.add_argument("--card", type=Path, required=True)
 parser.add_argument("--fact", action="append", default=[], metavar="KEY=VALUE", help="provenance to add")
 args = parser.parse_args()
 
-model = TxFM.from_pretrained(args.run / "model")
+kind = json.loads((args.run / "model" / "config.json").read_text())["model"]
+model = getattr(txfm_lite, kind).from_pretrained(args.run / "model")
 args.target.mkdir(exist_ok=True)  # the card names a shipped model by its name alone
 facts = dict(fact.split("=", 1) for fact in args.fact)
 model.save_pretrained(args.target, dtype="float16", card=args.card.read_text(), **facts)

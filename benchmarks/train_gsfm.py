@@ -1,0 +1,55 @@
+"""Train a gene set model on the sets that stand in for Rummagene.  A run that stopped goes on.
+
+    python benchmarks/train_gsfm.py runs/gsfm-xs --tier all --least 20 \\
+        --set d_model=128 epochs=40 validation=0.02 plateau=mean             # the shipped weights
+    python benchmarks/train_gsfm.py runs/gsfm --tier all                     # the published size and schedule
+
+Then `python tools/ship.py` puts it into the package, and `python benchmarks/gene_sets.py --gsfm` scores it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import logging
+from pathlib import Path
+
+from txfm_lite import genesets
+from txfm_lite.gsfm import SPECIALS, GSFMConfig
+from txfm_lite.gsfm_training import GSFMTrainConfig, fit
+
+
+def value(text: str) -> int | float | str:
+    """Read a number, or else take the text as it is."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def main() -> None:
+    """Train, or go on."""
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("--tier", choices=["clean", "all"], default="clean", help="of the training sets")
+    parser.add_argument("--least", type=int, default=5, help="sets that a gene of the vocabulary is in")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="FIELD=VALUE", help="of GSFMConfig and GSFMTrainConfig"
+    )
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    changes = {field: value(text) for field, text in (pair.split("=", 1) for pair in args.set)}
+    schedule = {f.name for f in dataclasses.fields(GSFMTrainConfig)} & set(changes)
+    sets = genesets.training(args.tier)
+    genes = genesets.vocabulary(sets, args.least)
+    sets = sets.over(genes)
+    shape = {k: v for k, v in changes.items() if k not in schedule}
+    config = GSFMConfig(len(genes) + len(SPECIALS), **shape)
+    train = GSFMTrainConfig(**{k: changes[k] for k in schedule})
+    fit(sets[sets.sizes > 0], config, train, args.run)
+
+
+if __name__ == "__main__":
+    main()
