@@ -15,12 +15,8 @@ from txfm_lite.gsfm_training import GSFMTrainConfig
 @pytest.fixture(scope="module")
 def known():
     """Sets of the same modules: to train on, and to test on."""
-    sets = genesets.simulated(500, 300, 20, seed=1)
-    train, test = sets[:440], sets[440:]
-    test = genesets.GeneSets(
-        test.names, np.full(len(test), "lib", dtype=object), test.genes, test.indptr, test.indices
-    )
-    return train, {"lib": test}, np.sort(sets.genes)
+    train, tests, _ = set_studies.stand_ins(1)
+    return train, {"lib": tests["simulated A"]}, np.sort(train.genes)
 
 
 @pytest.fixture
@@ -38,10 +34,10 @@ def test_size_uses_nested_parts_and_as_many_steps(known, recipe, tmp_path):
     set_studies.store_size(recipe, train, tests, universe, (50, 10**9), (0,), ("DAE", "kNN"), tmp_path)
     rows = results.read("genesets-size", tmp_path)
     auroc = rows[rows["metric"] == "AUROC"].pivot(index="model", columns="variant", values="value")
-    assert set(auroc.columns) == {"50", "440"} and set(auroc.index) == {"DAE", "kNN"}
-    assert auroc.loc["kNN", "440"] > auroc.loc["kNN", "50"] > 0.5  # neighbours: more sets, nearer ones
-    epochs = {n: provenance(tmp_path, f"genesets-size/dae-{n}-seed0")["epochs"] for n in (50, 440)}
-    assert epochs == {50: 2 * set_studies.MORE, 440: 2}
+    assert set(auroc.columns) == {"50", "460"} and set(auroc.index) == {"DAE", "kNN"}
+    assert auroc.loc["kNN", "460"] > auroc.loc["kNN", "50"] > 0.5  # neighbours: more sets, nearer ones
+    epochs = {n: provenance(tmp_path, f"genesets-size/dae-{n}-seed0")["epochs"] for n in (50, 460)}
+    assert epochs == {50: 2 * set_studies.MORE, 460: 2}
     part = train[np.sort(np.random.default_rng([0, 80]).permutation(len(train))[:50])]
     own, _ = benchmark.evaluate(
         set_rivals.neighbours(part, universe), set_splits.splits(tests["lib"]), universe
@@ -73,12 +69,10 @@ def test_a_copy_of_the_test_helps_until_it_is_taken_out(known, recipe, tmp_path)
 
 def test_time_shows_the_old_version_only(known, recipe, tmp_path):
     train, tests, universe = known
-    new = tests["lib"]
-    old = genesets.GeneSets.from_lists(
-        [m[: len(m) // 2] for m in map(new.members, range(len(new)))], new.names, "lib old"
-    ).over(new.genes)
+    ((old, new),) = set_studies.stand_ins(1)[2].values()
+    assert (old.csr().multiply(new.csr()) != old.csr()).nnz == 0  # the old version is part of the new one
     fits = {"SVD": lambda: set_rivals.svd(train, universe)}
-    set_studies.store_time(fits, {"lib, old and new": (old, new)}, universe, 3, tmp_path, n_train=440)
+    set_studies.store_time(fits, {"lib, old and new": (old, new)}, universe, 3, tmp_path, n_train=460)
     rows = results.read("genesets-time", tmp_path)
     rows = rows[rows["metric"] == "AUROC"].set_index("model")
     assert set(rows.index) == {"SVD", "popularity in the old version"}

@@ -28,7 +28,7 @@ import numpy as np
 from . import results, set_rivals
 from .evaluate import genesets as benchmark
 from .evaluate import scores, set_splits
-from .genesets import GeneSets, concatenate, nearest
+from .genesets import GeneSets, concatenate, nearest, simulated
 from .gsfm import GSFMConfig
 from .gsfm_training import GSFMTrainConfig, Run, fit
 
@@ -246,6 +246,21 @@ def store_choices(
             rows = scores.complete(rows, **known)
             results.write(where, rows, results.provenance(**facts), folder)
             log.info("%s, seed %d: AUROC %.3f", choice, seed, last["auroc"])
+
+
+def stand_ins(
+    seed: int = 0,
+) -> tuple[GeneSets, dict[str, GeneSets], dict[str, tuple[GeneSets, GeneSets]]]:
+    """Return simulated training sets, two libraries of the same modules, and two versions of one of them."""
+    sets = simulated(600, 400, 25, seed)
+    tests = {
+        name: dataclasses.replace(part, libraries=np.full(len(part), name, dtype=object))
+        for name, part in (("simulated A", sets[:70]), ("simulated B", sets[70:140]))
+    }
+    new, rng = tests["simulated A"], np.random.default_rng([seed, 82])
+    earlier = [rng.permutation(m)[: len(m) * 3 // 5] for m in map(new.members, range(len(new)))]
+    old = GeneSets.from_lists(earlier, new.names, "simulated A, older").over(new.genes)
+    return sets[140:], tests, {"simulated A, two versions": (old, new)}
 
 
 def growth(n: Sequence[int], values: Sequence[float], at: float) -> dict[str, float]:
