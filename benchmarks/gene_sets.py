@@ -100,7 +100,7 @@ def study(args: argparse.Namespace, libraries: dict, universe: np.ndarray, corpu
         for seed in args.seeds:
             made = predictors(libraries, train, universe, corpus, seed)
             names = args.models or [name for name in made if name not in (*SLOW, *WITHIN)]
-            fits = {name: functools.partial(made[name], "") for name in names}
+            fits = {name: functools.partial(made[name], name) for name in names}
             if args.gsfm:
                 from txfm_lite.gsfm import GSFM
 

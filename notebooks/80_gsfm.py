@@ -14,16 +14,17 @@
 # %% [markdown]
 # # From gene sets to a model
 #
-# A table in a paper, a pathway, the targets of a factor: each is a set of genes that somebody had a reason to put together. The Gene Set
-# Foundation Model {cite:p}`clarke2026` learns from hundreds of thousands of such sets which genes belong to a set that is known in part. This
-# chapter builds it in small, asks how much of its success is popularity of genes, and puts it beside what any model has to beat.
+# A table in a paper, a pathway, the targets of a factor: each is a set of genes that somebody had a reason to put together. The
+# Gene Set Foundation Model {cite:p}`clarke2026` learns from hundreds of thousands of such sets which genes belong to a set that
+# is known in part. This chapter builds it in small, asks how much of its success is popularity of genes, and puts it beside what
+# any model has to beat.
 #
 # :::{admonition} At a glance
-# - **You will** see where gene sets come from, score a benchmark without any model, take a denoising autoencoder apart, train it, complete
-#   a pathway, and read a benchmark with controls for popularity, leakage and time.
+# - **You will** see where gene sets come from, score a benchmark without any model, take a denoising autoencoder apart, train it,
+#   complete a pathway, and read a benchmark with controls for popularity, leakage and time.
 # - **You need** [the notation](../book/notation.md); no other chapter.
-# - **It takes** `smoke` about 20 s on simulated sets; `book` about 3 minutes and 2 GB on 2 CPU cores (a small model live, the larger
-#   ones were run before and stored); `full` also runs what is not stored: an hour on a GPU.
+# - **It takes** `smoke` about 20 s on simulated sets; `book` about 3 minutes and 2 GB on 2 CPU cores (a small model live, the
+#   larger ones were run before and stored); `full` also runs what is not stored: an hour on a GPU.
 # :::
 
 # %% tags=["setup", "hide-cell"] cellView="form"
@@ -113,7 +114,7 @@ cfg = notebook.resolve(
     },
     profiles={
         "smoke": dict(
-            data="simulated", n_sets=400, epochs=10, d_model=16, everything=True
+            data="simulated", n_sets=400, epochs=40, d_model=16, everything=True
         ),
         "book": dict(
             data="real", n_sets=6000, epochs=15, d_model=64, everything=False
@@ -134,9 +135,9 @@ live = Path(
 # ## What is a gene set, and where do they come from?
 #
 # A set has a name and members, nothing else. A *library* is a file of sets of one kind. GSFM's corpus is Rummagene, columns of
-# tables in the supplements of papers {cite:p}`clarke2024rummagene`: 890,000 sets in its published version. Its download is large, so that
-# here some twenty thousand sets of experimental libraries stand in for it: perturbations, co-expression, proteomics, complexes. The loading code
-# is the same for both.
+# tables in the supplements of papers {cite:p}`clarke2024rummagene`: 890,000 sets in its published version. Its download is large,
+# so that here some twenty thousand sets of experimental libraries stand in for it: perturbations, co-expression, proteomics,
+# complexes. The loading code is the same for both.
 
 # %%
 if stand_ins:
@@ -164,20 +165,26 @@ pd.DataFrame(
 # Each library has its own terms of use, and what may not be passed on is not: code and manifests are shipped, sets are not.
 
 # %%
-where = genesets.sources(train)
-count = pd.Series(train.libraries, name="library").value_counts()
-where.assign(sets=count.reindex(where.index)).groupby("dataset").agg(
-    libraries=("part", "size"),
-    sets=("sets", "sum"),
-    licence=("licence", "first"),
-    commercial_use=("commercial_use", "first"),
-)
+every = genesets.concatenate([train, *libraries.values()])
+where = genesets.sources(every)
+count = pd.Series(every.libraries, name="library").value_counts()
+with pd.option_context("display.max_colwidth", None):
+    display(
+        where.assign(sets=count.reindex(where.index))
+        .groupby("dataset")
+        .agg(
+            libraries=("part", "size"),
+            sets=("sets", "sum"),
+            licence=("licence", "first"),
+            commercial_use=("commercial_use", "first"),
+        )
+    )
 
 # %% [markdown]
 # ### One name per gene
 #
-# Libraries spell genes as their year did. Every name is looked up once, former symbols and aliases become today's, and what no table knows is
-# reported, not dropped in silence. For one benchmark library:
+# Libraries spell genes as their year did. Every name is looked up once, former symbols and aliases become today's, and what no
+# table knows is reported, not dropped in silence. For one benchmark library:
 
 # %%
 if not stand_ins:
@@ -189,8 +196,8 @@ if not stand_ins:
 # %% [markdown]
 # ### The vocabulary
 #
-# Genes in at least five training sets make the vocabulary, the most frequent one first, equals by the alphabet: one corpus, one vocabulary. (In
-# the published code the order of equals depends on Python's hash seed.) Few genes are in very many sets:
+# Genes in at least five training sets make the vocabulary, the most frequent one first, equals by the alphabet: one corpus, one
+# vocabulary. (In the published code the order of equals depends on Python's hash seed.) Few genes are in very many sets:
 
 # %% mystnb={"figure": {"caption": "Sizes of sets (left) and number of training sets that have a gene, genes by rank (right).", "name": "fig-gsfm-sizes"}, "image": {"alt": "Left: histogram of set sizes on a log axis, training sets being larger than benchmark terms. Right: number of sets against rank of the gene on two log axes, flat at first and then falling steeply."}}
 vocabulary = genesets.vocabulary(train)
@@ -231,9 +238,9 @@ plt.show()
 # %% [markdown]
 # ## How far does popularity get?
 #
-# The benchmark: hide half of a term's genes, show the other half, rank all genes of the library that are not shown. AUROC is the chance that a
-# hidden member stands above another gene; the median over terms counts. Before any model: rank genes by *how many other terms of this library have
-# them*. The ranking does not look at the genes that are shown at all.
+# The benchmark: hide half of a term's genes, show the other half, rank all genes of the library that are not shown. AUROC is the
+# chance that a hidden member stands above another gene; the median over terms counts. Before any model: rank genes by *how many
+# other terms of this library have them*. The ranking does not look at the genes that are shown at all.
 
 # %%
 live_rows, groups, asked = [], {}, {}
@@ -296,19 +303,21 @@ if "GWAS_Catalog_2023" in popular.index:
     )
 
 # %% [markdown]
-# How can that be? A library's terms repeat each other: the last column of the table is the share of terms that are joined to another by a Jaccard
-# index above one half, and study after study of one trait finds the same loci. So a high AUROC does not say by itself that a model knows biology. It is no fair
-# rival, since it reads the test's other terms, which no model here may do; popularity of *other* libraries is. Both belong in every table.
+# How can that be? A library's terms repeat each other: the last column of the table is the share of terms that are joined to
+# another by a Jaccard index above one half, and study after study of one trait finds the same loci. So a high AUROC does not say
+# by itself that a model knows biology. It is no fair rival, since it reads the test's other terms, which no model here may do;
+# popularity of *other* libraries is. Both belong in every table.
 #
 # ## What is a denoising autoencoder?
 #
-# Token $g$ of the vocabulary becomes an entry of a vector of zeros and ones, $x \in \{0, 1\}^V$. An encoder presses it into $d$ numbers, a decoder makes of
-# these one logit per gene:
+# Token $g$ of the vocabulary becomes an entry of a vector of zeros and ones, $x \in \{0, 1\}^V$. An encoder presses it into $d$
+# numbers, a decoder makes of these one logit per gene:
 #
 # $$z = W_2\,\mathrm{ReLU}(W_1 x + b_1) + b_2, \qquad \ell = W_4\,\mathrm{ReLU}(W_3 z + b_3) + b_4 ,$$
 #
-# and the loss is the cross-entropy of $\sigma(\ell)$ with $x$ itself, averaged over all $V$ entries. That $x$ comes out as it went in would be no news. But $d$ is
-# small: sets with the same $z$ get the same genes back, members or not. That is the completion.
+# and the loss is the cross-entropy of $\sigma(\ell)$ with $x$ itself, averaged over all $V$ entries. That $x$ comes out as it
+# went in would be no news. But $d$ is small: sets with the same $z$ get the same genes back, members or not. That is the
+# completion.
 #
 # | symbol | code | shape |
 # |---|---|---|
@@ -337,16 +346,17 @@ pd.Series(
 ).to_frame()
 
 # %% [markdown]
-# Untrained, the loss is near $\ln 2 \approx 0.693$: a coin for every gene. Nearly all of the parameters are in the first and the last layer: two vectors per gene.
+# Untrained, the loss is near $\ln 2 \approx 0.693$: a coin for every gene. Nearly all of the parameters are in the first and the
+# last layer: two vectors per gene.
 #
 # ## Training one
 #
-# Here, live: a sample of the training sets, and only the genes that one benchmark library has, so that it takes a minute. A
-# few training sets are held out, half of each is shown, and the AUROC of the other half is looked at after every epoch. Nothing of the benchmark is
-# used for that.
+# Here, live: a sample of the training sets, and only the genes that one benchmark library has, so that it takes a minute. A few
+# training sets are held out, half of each is shown, and the AUROC of the other half is looked at after every epoch. Nothing of
+# the benchmark is used for that.
 #
-# *What does dropout do?* The published model hides no gene of a set in training; in spite of its name, dropout on hidden units is the only noise. So we train
-# the same model twice, with and without.
+# *What does dropout do?* The published model hides no gene of a set in training; in spite of its name, dropout on hidden units is
+# the only noise. So we train the same model twice, with and without.
 
 # %%
 LIVE = "simulated A" if stand_ins else "KEGG_2021_Human"
@@ -418,9 +428,9 @@ pd.DataFrame(
 ).T.astype(float).round(4)
 
 # %% [markdown]
-# The first thing that it learns is popularity: until its line crosses the dotted one, a list of frequent genes would do as well. (The two losses are not of the same thing: in
-# training the whole set goes in, held out half of it.) Whether dropout pays is a question of how long one trains: noise slows
-# learning down and only helps where a model begins to remember its sets.
+# The first thing that it learns is popularity: until its line crosses the dotted one, a list of frequent genes would do as well.
+# (The two losses are not of the same thing: in training the whole set goes in, held out half of it.) Whether dropout pays is a
+# question of how long one trains: noise slows learning down and only helps where a model begins to remember its sets.
 #
 # ### What the noise looks like
 #
@@ -461,12 +471,13 @@ ax.legend(loc="upper left", fontsize=8)
 plt.show()
 
 # %% [markdown]
-# Dropout moves a set about, by far less than to another set. What the decoder has to give back for all points of that cloud is what the sets around
-# it have in common.
+# Dropout moves a set about, by far less than to another set. What the decoder has to give back for all points of that cloud is
+# what the sets around it have in common.
 #
 # ## Completing a term
 #
-# A benchmark term that the model has never seen, half of its genes shown. The first genes that it names besides those, and which of them are hidden members:
+# A benchmark term that the model has never seen, half of its genes shown. The first genes that it names besides those, and which
+# of them are hidden members:
 
 # %%
 questions = set_splits.splits(libraries[LIVE]).over(universe)
@@ -496,13 +507,14 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# The last column is a warning: where it is large all the way down, the model falls back on popular genes. A gene that is named and is no member is not wrong for that: libraries are
-# incomplete. But neither is it a finding.
+# The last column is a warning: where it is large all the way down, the model falls back on popular genes. A gene that is named
+# and is no member is not wrong for that: libraries are incomplete. But neither is it a finding.
 #
 # ## Against rivals, live
 #
-# The same training sets, the same questions, the same genes to choose from. *Popularity* counts; *kNN* takes the training sets most like the given genes; *SVD* projects on
-# 64 axes: what an autoencoder without its nonlinearities could do at best. One split of each term.
+# The same training sets, the same questions, the same genes to choose from. *Popularity* counts; *kNN* takes the training sets
+# most like the given genes; *SVD* projects on 64 axes: what an autoencoder without its nonlinearities could do at best. One split
+# of each term.
 
 # %%
 fits = {
@@ -534,15 +546,17 @@ table["95 %"] = (
 table.sort_values("AUROC", ascending=False).round(3)
 
 # %% [markdown]
-# A minute of training makes no foundation model: neighbours and linear algebra, which are fitted in a second, are the ones to beat. Would more sets, more steps and a wider model
-# get past them? That took longer and was stored.
+# A minute of training makes no foundation model: neighbours and linear algebra, which are fitted in a second, are the ones to
+# beat. Would more sets, more steps and a wider model get past them? That took longer and was stored.
 #
 # ## The benchmark
 #
-# Six libraries, five splits of each term, one list of genes in which everybody searches. No library of the benchmark, no older version of one and no training set with a Jaccard index
-# above one half to any of its terms is in the training sets. Rivals beside those above: *EASE*, the linear item-to-item model in closed form {cite:p}`steck2019`, the standard of recommender
-# systems; *co-occurrence*, $P(i \mid j)$, as published; cosines of *TxFM's* gene vectors and of *co-expression*; and a small *PrismEXP-like* predictor from co-expression in clusters of
-# samples {cite:p}`lachmann2023`. Intervals are over terms; near-duplicates are drawn together.
+# Six libraries, five splits of each term, one list of genes in which everybody searches. No library of the benchmark, no older
+# version of one and no training set with a Jaccard index above one half to any of its terms is in the training sets. Rivals
+# beside those above: *EASE*, the linear item-to-item model in closed form {cite:p}`steck2019`, the standard of recommender
+# systems; *co-occurrence*, $P(i \mid j)$, as published; cosines of *TxFM's* gene vectors and of *co-expression*; and a small
+# *PrismEXP-like* predictor from co-expression in clusters of samples {cite:p}`lachmann2023`. Intervals are over terms;
+# near-duplicates are drawn together.
 
 # %%
 try:
@@ -592,7 +606,7 @@ def panels(rows: pd.DataFrame, order: list[str], n_columns: int = 3):
                 value, low, high = of.loc[m]
                 colour, mark = plots.MODELS.get(m, ("black", "s"))
                 ax.plot([low, high], [y, y], color=colour)
-                ax.plot(value, y, mark, color=colour, ms=6)
+                ax.plot(value, y, marker=mark, color=colour, ms=6)
         ax.axvline(0.5, color="black", ls=":", lw=1)
         ax.set_title(name.replace("_", " ")[:28], fontsize=8)
         ax.set_yticks(range(len(order)), order, fontsize=7)
@@ -605,8 +619,8 @@ fig = panels(main, list(order))
 plt.show()
 
 # %% [markdown]
-# Means over the libraries, for models that have been scored on all of them. AUROC hardly sees the first places; *recall at 50*, the share of hidden members among the first fifty genes, is nearer to
-# what a user of a ranked list gets.
+# Means over the libraries, for models that have been scored on all of them. AUROC hardly sees the first places; *recall at 50*,
+# the share of hidden members among the first fifty genes, is nearer to what a user of a ranked list gets.
 
 # %%
 wide = stored[(stored["variant"] == "") & stored["model"].isin(complete)]
@@ -642,8 +656,9 @@ pd.DataFrame(tests).set_index("library")[
 # %% [markdown]
 # ### The published table beside it
 #
-# Medians as drawn in the preprint's figure. Their models have seen thirty to forty times as many sets, and each has its own splits and its own list of genes; so the columns can be compared with each
-# other more safely than with ours. GenePT compares texts about genes {cite:p}`chen2023genept`, which for GO contain the answer in prose.
+# Medians as drawn in the preprint's figure. Their models have seen thirty to forty times as many sets, and each has its own
+# splits and its own list of genes; so the columns can be compared with each other more safely than with ours. GenePT compares
+# texts about genes {cite:p}`chen2023genept`, which for GO contain the answer in prose.
 
 # %%
 side = theirs.sort_values("GO_Biological_Process_2023", ascending=False)
@@ -654,8 +669,8 @@ both.dropna(how="all", axis=1).round(3)
 # %% [markdown]
 # ## Does it know rare genes?
 #
-# Genes by quarters of popularity in the training sets: members against other genes *of the same quarter*. *Matched*: each hidden member against the fifty genes next to it in popularity. Counting stays at one half
-# here by construction, or close to it.
+# Genes by quarters of popularity in the training sets: members against other genes *of the same quarter*. *Matched*: each hidden
+# member against the fifty genes next to it in popularity, so that counting is left with next to nothing.
 
 # %% mystnb={"figure": {"caption": "AUROC among genes of one quarter of popularity, mean over libraries, and against candidates matched in popularity. Dotted: chance.", "name": "fig-gsfm-quarters"}, "image": {"alt": "Line chart over four quarters of popularity and a last place for matched candidates, one line per model; popularity runs along one half."}}
 quarters = [*benchmark.QUARTERS, "matched popularity"]
@@ -670,7 +685,7 @@ for name in reversed([m for m in order if m in binned.index]):
     colour, mark = plots.MODELS[name]
     y = binned.loc[name, quarters].to_numpy()
     ax.plot(range(4), y[:4], color=colour, marker=mark, ms=6, lw=1, label=name)
-    ax.plot(4.3, y[4], mark, color=colour, ms=6)
+    ax.plot(4.3, y[4], marker=mark, color=colour, ms=6)
 ax.axhline(0.5, color="black", ls=":", lw=1)
 ax.set_xticks(
     [0, 1, 2, 3, 4.3],
@@ -683,43 +698,30 @@ plt.show()
 # %% [markdown]
 # ## Four studies that take many models
 #
-# The rest of the chapter reads results of {mod}`txfm_lite.set_studies`, each of which trains its own models. `full` runs what is not stored.
+# The rest of the chapter reads results of {mod}`txfm_lite.set_studies`, each of which trains its own models. `full` runs what is
+# not stored.
 
 # %%
 if cfg.everything:
     recipe = set_studies.Recipe(
-        live / "runs" if stand_ins else files.cache_directory() / "runs",
+        live if stand_ins else files.cache_directory() / "runs",
         {"d_model": cfg.d_model},
         gsfm_training.GSFMTrainConfig(
-            epochs=min(cfg.epochs, 3) if stand_ins else cfg.epochs, batch_size=64
+            epochs=3 if stand_ins else cfg.epochs, precision="auto"
         ),
     )
-    seeds, target = (cfg.seed,), live if stand_ins else None
-    everyone = (
-        universe if stand_ins else benchmark.common_universe(libraries, vocabulary)
-    )
-    set_studies.store_size(
-        recipe, train, libraries, everyone, (100, 250) if stand_ins else set_studies.SIZES,
-        seeds, folder=target,
-    )  # fmt: skip
-    set_studies.store_leakage(
+    some = dict(list(set_studies.CHOICES.items())[2:5])
+    small = dict(sizes=(100, 250), thresholds=(1.0, 0.4), choices=some, folder=live)
+    set_studies.store_all(
         recipe,
+        train,
         train if stand_ins else genesets.training("all", threshold=1.0),
-        libraries, everyone, (1.0, 0.4) if stand_ins else set_studies.THRESHOLDS,
-        seeds, ("kNN",) if stand_ins else ("DAE", "kNN"),
-        tier="clean" if stand_ins else "all", folder=target,
-    )  # fmt: skip
-    set_studies.store_time(
-        fits if stand_ins else {
-            name: lambda n=name: recipe.predictor(n, train, everyone, f"size-{len(train)}", cfg.seed)
-            for name in set_studies.MODELS
-        },
-        pairs if stand_ins else genesets.time_splits(), everyone, cfg.seed, target,
-    )  # fmt: skip
-    choices = list(set_studies.CHOICES.items())
-    set_studies.store_choices(
-        recipe, train, everyone, dict(choices[2:5] if stand_ins else choices), seeds, target
-    )  # fmt: skip
+        libraries,
+        pairs if stand_ins else genesets.time_splits(),
+        benchmark.common_universe(libraries, vocabulary),
+        seeds=(cfg.seed,),
+        **(small if stand_ins else {"tier": "all"}),
+    )
 
 
 def study(name: str, metric: str = "AUROC") -> pd.DataFrame:
@@ -741,8 +743,8 @@ def study(name: str, metric: str = "AUROC") -> pd.DataFrame:
 # %% [markdown]
 # ## Do more sets help?
 #
-# Random parts of the training sets, nested; fewer sets get more epochs, so that they are not merely trained less. Beside the autoencoder, two rivals that are fitted to the
-# same parts. The paper doubled its corpus within two weeks, so it has two points.
+# Random parts of the training sets, nested; fewer sets get more epochs, so that they are not merely trained less. Beside the
+# autoencoder, two rivals that are fitted to the same parts. The paper doubled its corpus within two weeks, so it has two points.
 
 # %%
 sized = study("genesets-size")
@@ -807,13 +809,14 @@ elif len(sized):
     print("Too few sizes on the line: what more sets would bring cannot be told.")
 
 # %% [markdown]
-# The interval knows how the points scatter about a line in $\log n$. It cannot know whether the line goes on: AUROC ends at one, Rummagene's sets are of another kind than ours, and a wider
-# model may be needed for more of them.
+# The interval knows how the points scatter about a line in $\log n$. It cannot know whether the line goes on: AUROC ends at one,
+# Rummagene's sets are of another kind than ours, and a wider model may be needed for more of them.
 #
 # ## How much is leakage?
 #
-# A corpus of everything that papers tabulate holds copies of pathways. The published benchmark does not look for them. Here training sets go that resemble any tested term
-# above a threshold, ever more strictly. As fewer sets are a worse corpus anyway, the same number is also taken out at random: only the gap between the two lines is leakage.
+# A corpus of everything that papers tabulate holds copies of pathways. The published benchmark does not look for them. Here
+# training sets go that resemble any tested term above a threshold, ever more strictly. As fewer sets are a worse corpus anyway,
+# the same number is also taken out at random: only the gap between the two lines is leakage.
 
 # %%
 leaked = study("genesets-leakage")
@@ -848,15 +851,16 @@ plt.show()
 # %% [markdown]
 # ## Who finds what came later?
 #
-# A random half is easy in one respect: what is hidden was found by the same people as what is shown. Harder: show what a term had in an old version of its library, hide what was added later. Neither version is
-# trained on. *Popularity in the old version* reads nothing of the future: here it is a fair rival.
+# A random half is easy in one respect: what is hidden was found by the same people as what is shown. Harder: show what a term had
+# in an old version of its library, hide what was added later. Neither version is trained on. *Popularity in the old version*
+# reads nothing of the future: here it is a fair rival.
 
 # %%
 later = study("genesets-time")
 if len(later):
     rank = list(later.groupby("model")["value"].mean().sort_values().index)
     later = later.assign(model=later["model"].replace(NAMES))
-    rank = [NAMES.get(m, m) for m in rank]
+    rank = list(dict.fromkeys(NAMES.get(m, m) for m in rank))
     display(
         later.groupby("model")
         .agg(AUROC=("value", "mean"), version_pairs=("dataset", "nunique"))
@@ -872,10 +876,12 @@ plt.show()
 # %% [markdown]
 # ## What should be hidden, and how should it be weighed?
 #
-# The published code offers more than the published model uses: hide a share of each set (*partition*) and predict only that; weigh rare genes up (*balance*); leave the genes that are shown out of the loss
-# (*unseen*). Two of these do not do what they were meant to. Predicting the hidden part only, the genes that are shown count as absent: the model is taught to push
-# down what it was given. And *unseen* weighs only those entries of the target that are one, which the shown genes are not: it is the plain loss to the last digit. *Masked* and *whole* are the corrected ones. The
-# VAE's loss adds a sum over 128 numbers to a mean over V; *proper* has both on one scale.
+# The published code offers more than the published model uses: hide a share of each set (*partition*) and predict only that;
+# weigh rare genes up (*balance*); leave the genes that are shown out of the loss (*unseen*). Two of these do not do what they
+# were meant to. Predicting the hidden part only, the genes that are shown count as absent: the model is taught to push down what
+# it was given. And *unseen* weighs only those entries of the target that are one, which the shown genes are not: it is the plain
+# loss to the last digit. *Masked* and *whole* are the corrected ones. The VAE's loss adds a sum over 128 numbers to a mean over
+# V; *proper* has both on one scale.
 #
 # Such choices must not be made on the test. They are judged on training sets that were held out, half of each shown:
 
@@ -913,8 +919,9 @@ plt.show()
 # papermill notebooks/80_gsfm.ipynb mine.ipynb -p gmt mine.gmt
 # ```
 #
-# Its sets are scored as the benchmark is where they have ten known genes or more, and the first one is completed. `-p weights FOLDER` takes a trained model instead of the one of this page. Without a
-# file, some terms of the benchmark go through one and come back.
+# Its sets are scored as the benchmark is where they have ten known genes or more, and the first one is completed. `-p weights
+# FOLDER` takes a trained model instead of the one of this page. Without a file, some terms of the benchmark go through one and
+# come back.
 
 # %%
 mine = Path(cfg.gmt or live / "mine.gmt")
@@ -978,33 +985,40 @@ with pd.option_context("display.max_colwidth", None):
 # 1. (easy) Complete another term: `-p term "Ribosome"`, then one that you expect to be hard. What distinguishes them?
 #
 # :::{dropdown} Solution
-# Members of a complex are found together in many kinds of sets; those of a disease or a signalling pathway are not, and the model falls back on popular genes.
+# Members of a complex are found together in many kinds of sets; those of a disease or a signalling pathway are not, and the model
+# falls back on popular genes.
 # :::
 #
 # 2. (medium) Score `popularity_within` by average precision instead of AUROC. Does the GWAS finding stay?
 #
 # :::{dropdown} Solution
-# Take the row with `metric == "AP"` of `benchmark.evaluate`. Popularity is far from the top of a list for any one term: its AUROC comes from putting thousands of genes that are in no term
-# at the end. A measure of the first places is kinder to models that look at the genes shown.
+# Take the row with `metric == "AP"` of `benchmark.evaluate`. Popularity is far from the top of a list for any one term: its AUROC
+# comes from putting thousands of genes that are in no term at the end. A measure of the first places is kinder to models that
+# look at the genes shown.
 # :::
 #
 # 3. (hard) SVD is an autoencoder without ReLU. Train the same model with `depth = 1` and compare. When does the nonlinearity pay?
 #
 # :::{dropdown} Solution
-# `gsfm.GSFMConfig(len(universe) + 2, depth=1, d_model=64)` has one linear map in, one out. It differs from SVD by its loss and by how long it is trained. Compare on held-out training sets, at two
-# sizes of the training set.
+# `gsfm.GSFMConfig(len(universe) + 2, depth=1, d_model=64)` has one linear map in, one out. It differs from SVD by its loss and by
+# how long it is trained. Compare on held-out training sets, at two sizes of the training set.
 # :::
 #
-# **Ask yourself.** Why is popularity within a library no fair rival, and popularity in its old version one? Why does the random control of the leakage curve fall, too? What does the model learn from a
-# target that equals its input?
+# **Ask yourself.** Why is popularity within a library no fair rival, and popularity in its old version one? Why does the random
+# control of the leakage curve fall, too? What does the model learn from a target that equals its input?
 #
 # ## Takeaways
 #
-# - [Popularity alone](#how-far-does-popularity-get) reaches what was published for a model on one library: look at it before any other number.
-# - A gene set model is [a bag of genes through a bottleneck](#what-is-a-denoising-autoencoder), and [dropout is its only noise](#training-one).
-# - [Closed forms and neighbours](#the-benchmark) are the rivals that count, not similarity tables.
-# - [Some published losses](#what-should-be-hidden-and-how-should-it-be-weighed) do not do what they say; choices belong on held-out training sets.
-# - [Overlap with the test](#how-much-is-leakage) needs a random control, and [later versions](#who-finds-what-came-later) are the harder test.
+# - [Popularity alone](#how-far-does-popularity-get) reaches what was published for a model on one library: look at it before any
+#   other number.
+# - A gene set model is [a bag of genes through a bottleneck](#what-is-a-denoising-autoencoder), and [dropout is its only
+#   noise](#training-one).
+# - [Closed forms and neighbours](#the-benchmark), fitted in seconds, belong among the rivals, and so does the
+#   [popularity of the genes asked for](#does-it-know-rare-genes).
+# - [Some published losses](#what-should-be-hidden-and-how-should-it-be-weighed) do not do what they say; choices belong on
+#   held-out training sets.
+# - [Overlap with the test](#how-much-is-leakage) needs a random control, and [later versions](#who-finds-what-came-later) are the
+#   harder test.
 #
 # ## Where the numbers come from
 

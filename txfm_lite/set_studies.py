@@ -102,6 +102,33 @@ class Recipe:
         return make[model]()
 
 
+def store_all(
+    recipe: Recipe,
+    train: GeneSets,
+    unfiltered: GeneSets,
+    tests: Mapping[str, GeneSets],
+    pairs: Mapping[str, tuple[GeneSets, GeneSets]],
+    universe: np.ndarray,
+    *,
+    sizes: Sequence[int] = SIZES,
+    thresholds: Sequence[float] = THRESHOLDS,
+    choices: Mapping[str, Mapping[str, Any]] = CHOICES,
+    seeds: Sequence[int] = (0,),
+    tier: str = "clean",
+    folder: Path | None = None,
+) -> None:
+    """Make the four studies, as far as they are not stored; `unfiltered` and its `tier` are for leakage."""
+    store_size(recipe, train, tests, universe, sizes, seeds, folder=folder)
+    store_leakage(recipe, unfiltered, tests, universe, thresholds, seeds, tier=tier, folder=folder)
+    whole = f"size-{len(train)}"  # the same run
+    for seed in seeds:
+        fits = {
+            model: lambda m=model, s=seed: recipe.predictor(m, train, universe, whole, s) for model in MODELS
+        }
+        store_time(fits, pairs, universe, seed, folder, n_train=len(train))
+    store_choices(recipe, train, universe, choices, seeds, folder)
+
+
 def store_size(
     recipe: Recipe,
     train: GeneSets,
@@ -187,18 +214,8 @@ def store_time(
 ) -> None:
     """Show the genes that terms had, hide those that a later version added.
 
-    Parameters
-    ----------
-    predictors : dict
-        Name -> a function that fits it. To them comes popularity in the old version, which needs no fit.
-    pairs : dict
-        Of :func:`txfm_lite.genesets.time_splits`.
-    universe : ndarray of str
-    seed : int
-        Of the models.
-    folder : path, optional
-    **facts
-        For the provenance.
+    `predictors` names functions that fit one; to them comes popularity in the old version, which needs no
+    fit. `pairs` are those of :func:`txfm_lite.genesets.time_splits`, `facts` go to the provenance.
     """
     asked = {name: set_splits.time_split(*pair) for name, pair in pairs.items()}
     for model, make in predictors.items():
