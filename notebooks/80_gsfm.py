@@ -23,7 +23,7 @@
 # - **You will** see where gene sets come from, score a benchmark without any model, take a denoising autoencoder apart, train it,
 #   complete a pathway, and read a benchmark with controls for popularity, leakage and time.
 # - **You need** [the notation](../book/notation.md); no other chapter.
-# - **It takes** `smoke` about 20 s on simulated sets; `book` about 3 minutes and 2 GB on 2 CPU cores (a small model live, the
+# - **It takes** `smoke` about 40 s on simulated sets; `book` about 3 minutes and 2 GB on 2 CPU cores (a small model live, the
 #   larger ones were run before and stored); `full` also runs what is not stored: an hour on a GPU.
 # :::
 
