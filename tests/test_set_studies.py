@@ -65,6 +65,10 @@ def test_a_copy_of_the_test_helps_until_it_is_taken_out(known, recipe, tmp_path)
     n = rows.groupby(["model", "variant"])["n_train"].first()
     assert n["kNN (all)", "1.0"] == 200 > n["kNN (all)", "0.3"]
     assert n["kNN (all), as many at random", "0.3"] == n["kNN (all)", "0.3"]
+    far = next(iter(set_studies.stand_ins(9)[1].values()))  # of other modules: nothing to take out
+    set_studies.store_leakage(recipe, train, {"far": far}, universe, (1.0,), (5,), ("kNN",), folder=tmp_path)
+    rows = results.read("genesets-leakage", tmp_path).query("seed == 5")
+    assert set(rows["model"]) == {"kNN"} and set(rows["n_train"]) == {len(train)}
 
 
 def test_time_shows_the_old_version_only(known, recipe, tmp_path):

@@ -191,6 +191,8 @@ def store_leakage(
             kept = np.flatnonzero(most <= min(threshold, 1 - 1e-9))
             of = "" if tier == "clean" else f" ({tier})"
             parts = {of: kept, f"{of}, as many at random": np.sort(order[: len(kept)])}
+            if len(kept) == len(train):  # the control would be the same run
+                parts.popitem()
             for model in models:
                 for label, rows in parts.items():
                     name = f"{slug(measure)}-{threshold}-{slug(model + label)}"
