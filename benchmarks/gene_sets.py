@@ -4,6 +4,10 @@
     python benchmarks/gene_sets.py --models SVD EASE --libraries KEGG_2021_Human
     python benchmarks/gene_sets.py --gsfm FOLDER --name "GSFM" --seed 1
     python benchmarks/gene_sets.py --tier all                        # also curated and text-mined sets
+    python benchmarks/gene_sets.py --study size --seeds 0 1 2        # or leakage, time, choices
+
+The studies train models of their own (txfm_lite.set_studies); `--models DAE` runs only these. The study
+"time" takes a trained one (`--gsfm`), and all rivals.
 
 All predictors are fitted on the same training sets and search in the same genes: those of the benchmark that
 are in at least five training sets of the tier "clean". Results lie in results/genesets/<library>/.
@@ -21,13 +25,14 @@ from pathlib import Path
 
 import numpy as np
 
-from txfm_lite import files, genesets, results, set_rivals
+from txfm_lite import files, genesets, results, set_rivals, set_studies
 from txfm_lite.evaluate import genesets as benchmark
 from txfm_lite.evaluate import set_splits, suite
 
 log = logging.getLogger("txfm_lite")
 
 SLOW = ("PrismEXP-like",)  # minutes per library: only when asked for
+WITHIN = ("popularity within library", "popularity of other libraries")  # read the benchmark's new version
 
 
 def predictors(
@@ -71,6 +76,41 @@ def predictors(
     return found
 
 
+def study(args: argparse.Namespace, libraries: dict, universe: np.ndarray, corpus: Path) -> None:
+    """Run one of the studies that train models of their own."""
+    from txfm_lite.gsfm_training import GSFMTrainConfig
+
+    schedule = GSFMTrainConfig(epochs=args.epochs, precision="auto")
+    recipe = set_studies.Recipe(args.runs, {"d_model": args.width}, schedule)
+    chosen = {"models": args.models} if args.models else {}
+    if args.study == "leakage":  # unfiltered: the study filters
+        train = genesets.training(args.tier, threshold=1.0)
+        set_studies.store_leakage(
+            recipe, train, libraries, universe, seeds=args.seeds, folder=args.folder, tier=args.tier, **chosen
+        )
+        return
+    train = genesets.training(args.tier)
+    if args.study == "size":
+        set_studies.store_size(
+            recipe, train, libraries, universe, seeds=args.seeds, folder=args.folder, **chosen
+        )
+    elif args.study == "choices":
+        set_studies.store_choices(recipe, train, universe, seeds=args.seeds, folder=args.folder)
+    else:
+        for seed in args.seeds:
+            made = predictors(libraries, train, universe, corpus, seed)
+            names = args.models or [name for name in made if name not in (*SLOW, *WITHIN)]
+            fits = {name: functools.partial(made[name], name) for name in names}
+            if args.gsfm:
+                from txfm_lite.gsfm import GSFM
+
+                trained = GSFM.from_pretrained(args.gsfm).eval()
+                fits = {args.name: lambda m=trained: set_rivals.from_model(m, universe)} | fits
+            set_studies.store_time(
+                fits, genesets.time_splits(), universe, seed, args.folder, n_train=len(train)
+            )
+
+
 def main() -> None:
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
@@ -83,6 +123,11 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, help="of expression; by default diverserna-mini in the cache")
     parser.add_argument("--write-splits", type=Path, help="only write the splits, for others to use")
     parser.add_argument("--folder", type=Path, help="of the results; by default the repository's")
+    parser.add_argument("--study", choices=["size", "leakage", "time", "choices"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of a study")
+    parser.add_argument("--epochs", type=int, default=50, help="of a study's models")
+    parser.add_argument("--width", type=int, default=256, help="d of a study's models")
+    parser.add_argument("--runs", type=Path, default=files.cache_directory() / "runs", help="of a study")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     libraries = genesets.benchmark()
@@ -92,9 +137,12 @@ def main() -> None:
         return
     clean = genesets.training("clean")
     universe = benchmark.common_universe(libraries, genesets.vocabulary(clean))
+    corpus = args.corpus or files.cache_directory() / "corpora" / "diverserna-mini"
+    if args.study:
+        study(args, libraries, universe, corpus)
+        return
     train = clean if args.tier == "clean" else genesets.training(args.tier)
     popularity = set_rivals.counted(clean, universe)
-    corpus = args.corpus or files.cache_directory() / "corpora" / "diverserna-mini"
     if args.gsfm:
         from txfm_lite.gsfm import GSFM
 

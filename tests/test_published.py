@@ -69,6 +69,24 @@ def test_a_table_with_deviations_in_print_shows_them():
 
 def test_published_files_hold_published_numbers_only():
     folder = results.directory() / "published"
-    assert sorted(path.stem for path in folder.rglob("*.json")) == sorted(TABLES)
+    gsfm = ["figure-15-may", "figure-29-may"]
+    assert sorted(path.stem for path in folder.rglob("*.json")) == sorted([*TABLES, *gsfm])
     for path in folder.rglob("*.json"):
         assert json.loads(path.read_text())["provenance"]["source"] == path.parent.name
+
+
+def test_gene_set_figures_are_whole():
+    late = results.read("published/clarke2026/figure-29-may")
+    wide = late.pivot(index="model", columns="dataset", values="value")  # a model twice would be an error
+    assert wide.shape == (13, 4) and wide.notna().all(axis=None)
+    assert (wide.loc["random"] == 0.5).all()
+    assert wide.loc["GSFM, Rummagene", "KEGG_2021_Human"] == 0.981
+    boxes = late.dropna(subset=["q1", "q3"])
+    assert len(boxes) == 5 and (boxes["q1"] < boxes["value"]).all() and (boxes["value"] < boxes["q3"]).all()
+    early = results.read("published/clarke2026/figure-15-may")
+    early = early.pivot(index="model", columns="dataset", values="value")
+    change = (wide.loc[early.index] - early).loc["GSFM, Rummagene"].round(3)
+    assert change.to_dict() == {
+        "ChEA_2022": -0.005, "GO_Biological_Process_2023": 0.010, "GWAS_Catalog_2023": 0.006,
+        "KEGG_2021_Human": 0.013,
+    }  # fmt: skip

@@ -1,0 +1,346 @@
+"""Four questions about a gene set model that one trained model cannot answer.
+
+==================  ======================================================================================
+study               question
+==================  ======================================================================================
+genesets-size       how do results grow with the number of training sets?
+genesets-leakage    what is left when training sets that resemble a tested term are taken out?
+genesets-time       who finds the genes that the next version of a library added?
+genesets-choices    what to hide, what to predict, how to weigh: judged on training sets that are held out
+==================  ======================================================================================
+
+Each trained model is one run, stored as one file of ``results/<study>/``; what is stored is not run again,
+and training that was interrupted goes on. The three rivals that are fitted in seconds go the same way. All
+models of a study know the same genes, those in which it searches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import results, set_rivals
+from .evaluate import genesets as benchmark
+from .evaluate import scores, set_splits
+from .genesets import GeneSets, concatenate, nearest, simulated
+from .gsfm import GSFMConfig
+from .gsfm_training import GSFMTrainConfig, Run, fit
+
+log = logging.getLogger("txfm_lite")
+
+SIZES = (300, 1000, 3000, 10_000)  # and all
+THRESHOLDS = (1.0, 0.8, 0.6, 0.4, 0.2)
+MORE = 4  # times as many epochs, at most, for fewer sets
+HELD_OUT = 0.1  # share of the training sets on which choices are judged
+MODELS = ("DAE", "kNN", "SVD", "popularity")
+HALF = {"partition": 0.5}
+#: What can be chosen -> fields of the config. "Published" are those that do not do what they were meant to.
+CHOICES: dict[str, dict[str, Any]] = {
+    "nothing hidden (the published model)": {},
+    "nothing hidden, no dropout": {"dropout": 0.0},
+    "nothing hidden, balanced": {"weighting": "balance"},
+    "half hidden, predict the hidden (published)": HALF,
+    "half hidden, predict the hidden, unseen (published)": HALF | {"weighting": "unseen"},
+    "half hidden, predict the hidden, unseen masked": HALF | {"weighting": "unseen_masked"},
+    "half hidden, predict the whole": HALF | {"target": "whole"},
+    "a fifth hidden, predict the whole": {"partition": 0.2, "target": "whole"},
+    "VAE, published objective": {"architecture": "VAE"},
+    "VAE, proper objective": {"architecture": "VAE", "elbo": "proper"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How the models of a study are made.
+
+    Attributes
+    ----------
+    runs : path
+        Where training runs lie, one folder each.
+    fields : dict
+        Of :class:`~txfm_lite.gsfm.GSFMConfig`, beside ``n_tokens``.
+    schedule : GSFMTrainConfig
+        Its seed is that of each run.
+    trainer : dict
+        Further arguments of :func:`~txfm_lite.gsfm_training.fit`.
+    """
+
+    runs: Path
+    fields: dict[str, Any] = dataclasses.field(default_factory=dict)
+    schedule: GSFMTrainConfig = dataclasses.field(default_factory=GSFMTrainConfig)
+    trainer: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def train(self, sets: GeneSets, universe: np.ndarray, name: str, seed: int, **schedule: Any) -> Run:
+        """Train on the sets, over the genes of the universe; return the run."""
+        sets = sets.over(universe)
+        sets = sets[sets.sizes > 0]
+        config = GSFMConfig(len(universe) + 2, **self.fields)
+        how = dataclasses.replace(self.schedule, seed=seed, **schedule)
+        path = Path(self.runs) / f"{slug(name)}-seed{seed}"
+        return fit(sets, config, how, path, progress=False, **self.trainer)
+
+    def predictor(
+        self, model: str, sets: GeneSets, universe: np.ndarray, name: str, seed: int, **schedule: Any
+    ) -> Callable:
+        """Return a predictor fitted on the sets: one of :data:`MODELS`."""
+        make = {
+            "DAE": lambda: set_rivals.from_model(
+                self.train(sets, universe, name, seed, **schedule).model, universe
+            ),
+            "kNN": lambda: set_rivals.neighbours(sets, universe),
+            "SVD": lambda: set_rivals.svd(sets, universe, seed=seed),
+            "popularity": lambda: set_rivals.popularity(sets, universe),
+        }
+        if model not in make:
+            raise ValueError(f"no model is called {model!r}; there are {', '.join(make)}")
+        return make[model]()
+
+
+def store_all(
+    recipe: Recipe,
+    train: GeneSets,
+    unfiltered: GeneSets,
+    tests: Mapping[str, GeneSets],
+    pairs: Mapping[str, tuple[GeneSets, GeneSets]],
+    universe: np.ndarray,
+    *,
+    sizes: Sequence[int] = SIZES,
+    thresholds: Sequence[float] = THRESHOLDS,
+    choices: Mapping[str, Mapping[str, Any]] = CHOICES,
+    seeds: Sequence[int] = (0,),
+    tier: str = "clean",
+    folder: Path | None = None,
+) -> None:
+    """Make the four studies, as far as they are not stored; `unfiltered` and its `tier` are for leakage."""
+    store_size(recipe, train, tests, universe, sizes, seeds, folder=folder)
+    store_leakage(recipe, unfiltered, tests, universe, thresholds, seeds, tier=tier, folder=folder)
+    whole = f"size-{len(train)}"  # the same run
+    for seed in seeds:
+        fits = {
+            model: lambda m=model, s=seed: recipe.predictor(m, train, universe, whole, s) for model in MODELS
+        }
+        store_time(fits, pairs, universe, seed, folder, n_train=len(train))
+    store_choices(recipe, train, universe, choices, seeds, folder)
+
+
+def store_size(
+    recipe: Recipe,
+    train: GeneSets,
+    tests: Mapping[str, GeneSets],
+    universe: np.ndarray,
+    sizes: Sequence[int] = SIZES,
+    seeds: Sequence[int] = (0,),
+    models: Sequence[str] = MODELS,
+    folder: Path | None = None,
+) -> None:
+    """Fit every model on random parts of the training sets, nested within a seed, and on all of them.
+
+    Fewer sets make fewer steps in an epoch. So that they are not simply trained less, they get more epochs:
+    as many steps as all sets, but no more than :data:`MORE` times the epochs.
+    """
+    asked = _questions(tests)
+    batch, epochs = recipe.schedule.batch_size, recipe.schedule.epochs
+    steps = epochs * -(-len(train) // batch)
+    for seed in seeds:
+        order = np.random.default_rng([seed, 80]).permutation(len(train))
+        for size in [*(n for n in sizes if n < len(train)), len(train)]:
+            part = train[np.sort(order[:size])]
+            longer = max(epochs, min(MORE * epochs, steps // -(-size // batch)))
+            for model in models:
+                name = f"{slug(model)}-{size}"
+                facts = {"n_train": size} | ({"epochs": longer} if model == "DAE" else {})
+                _store(
+                    f"genesets-size/{name}-seed{seed}",
+                    lambda m=model, p=part, n=size, s=seed, e=longer: recipe.predictor(
+                        m, p, universe, f"size-{n}", s, epochs=e
+                    ),
+                    asked, universe, folder, model=model, seed=seed, variant=str(size), facts=facts,
+                )  # fmt: skip
+
+
+def store_leakage(
+    recipe: Recipe,
+    train: GeneSets,
+    tests: Mapping[str, GeneSets],
+    universe: np.ndarray,
+    thresholds: Sequence[float] = THRESHOLDS,
+    seeds: Sequence[int] = (0,),
+    models: Sequence[str] = ("DAE", "kNN"),
+    measure: str = "jaccard",
+    tier: str = "clean",
+    folder: Path | None = None,
+) -> None:
+    """Take out training sets that resemble a tested term, ever more strictly; beside it, as many at random.
+
+    Fewer sets are a worse training corpus for that reason alone: what counts is the distance between
+    "<model>" and "<model>, as many at random". `train` should come unfiltered, from
+    ``genesets.training(tier, threshold=1.0)``; a threshold of 1 takes out copies only. Models of another tier
+    than "clean" have it in their names.
+    """
+    asked = _questions(tests)
+    most, _ = nearest(train, concatenate(list(tests.values())), measure)
+    for seed in seeds:
+        order = np.random.default_rng([seed, 81]).permutation(len(train))
+        for threshold in thresholds:
+            kept = np.flatnonzero(most <= min(threshold, 1 - 1e-9))
+            of = "" if tier == "clean" else f" ({tier})"
+            parts = {of: kept, f"{of}, as many at random": np.sort(order[: len(kept)])}
+            if len(kept) == len(train):  # the control would be the same run
+                parts.popitem()
+            for model in models:
+                for label, rows in parts.items():
+                    name = f"{slug(measure)}-{threshold}-{slug(model + label)}"
+                    _store(
+                        f"genesets-leakage/{name}-seed{seed}",
+                        lambda m=model, r=rows, n=name, s=seed: recipe.predictor(
+                            m, train[r], universe, f"leakage-{n}", s
+                        ),
+                        asked, universe, folder, model=model + label, seed=seed, variant=str(threshold),
+                        facts={"n_train": len(rows), "measure": measure, "tier": tier},
+                    )  # fmt: skip
+
+
+def store_time(
+    predictors: Mapping[str, Callable[[], Callable]],
+    pairs: Mapping[str, tuple[GeneSets, GeneSets]],
+    universe: np.ndarray,
+    seed: int = 0,
+    folder: Path | None = None,
+    **facts: Any,
+) -> None:
+    """Show the genes that terms had, hide those that a later version added.
+
+    `predictors` names functions that fit one; to them comes popularity in the old version, which needs no
+    fit. `pairs` are those of :func:`txfm_lite.genesets.time_splits`, `facts` go to the provenance.
+    """
+    asked = {name: set_splits.time_split(*pair) for name, pair in pairs.items()}
+    for model, make in predictors.items():
+        _store(
+            f"genesets-time/{slug(model)}-seed{seed}", make, asked, universe, folder,
+            model=model, seed=seed, variant="", facts=facts,
+        )  # fmt: skip
+    old = "popularity in the old version"
+    for name, (before, _) in pairs.items():
+        _store(
+            f"genesets-time/{slug(old)}-{slug(name)}-seed{seed}",
+            lambda b=before: set_rivals.popularity(b, universe), {name: asked[name]}, universe, folder,
+            model=old, seed=seed, variant="", facts=facts,
+        )  # fmt: skip
+
+
+def store_choices(
+    recipe: Recipe,
+    train: GeneSets,
+    universe: np.ndarray,
+    choices: Mapping[str, Mapping[str, Any]] = CHOICES,
+    seeds: Sequence[int] = (0,),
+    folder: Path | None = None,
+) -> None:
+    """Train with each choice and score halves of training sets that were held out, the same for all.
+
+    No benchmark library is looked at: the published shape may be compared with what wins here.
+    """
+    for seed in seeds:
+        for choice, fields in choices.items():
+            where = f"genesets-choices/{slug(choice)}-seed{seed}"
+            if results.stored(where, folder):
+                continue
+            own = dataclasses.replace(recipe, fields=recipe.fields | dict(fields))
+            run = own.train(train, universe, f"choice-{choice}", seed, validation=HELD_OUT)
+            last = run.history.iloc[-1]
+            looked_at = min(own.schedule.n_validation, round(HELD_OUT * len(train)))
+            rows = [
+                scores.partial("AUROC", last[column], variant=choice, null=0.5, n=looked_at)
+                | {"model": model}
+                for model, column in (("DAE", "auroc"), ("popularity", "popularity"))
+            ]
+            known = {"dataset": "held-out training sets", "model": "", "seed": seed}
+            facts = {"n_train": len(train), "epochs": own.schedule.epochs, "fields": own.fields}
+            rows = scores.complete(rows, **known)
+            results.write(where, rows, results.provenance(**facts), folder)
+            log.info("%s, seed %d: AUROC %.3f", choice, seed, last["auroc"])
+
+
+def stand_ins(
+    seed: int = 0,
+) -> tuple[GeneSets, dict[str, GeneSets], dict[str, tuple[GeneSets, GeneSets]]]:
+    """Return simulated training sets, two libraries of the same modules, and two versions of one of them."""
+    sets = simulated(600, 400, 25, seed)
+    tests = {
+        name: dataclasses.replace(part, libraries=np.full(len(part), name, dtype=object))
+        for name, part in (("simulated A", sets[:70]), ("simulated B", sets[70:140]))
+    }
+    new, rng = tests["simulated A"], np.random.default_rng([seed, 82])
+    earlier = [rng.permutation(m)[: len(m) * 3 // 5] for m in map(new.members, range(len(new)))]
+    old = GeneSets.from_lists(earlier, new.names, "simulated A, older").over(new.genes)
+    return sets[140:], tests, {"simulated A, two versions": (old, new)}
+
+
+def growth(n: Sequence[int], values: Sequence[float], at: float) -> dict[str, float]:
+    """Fit values by a straight line in the decimal logarithm of n, and follow it to another n.
+
+    Returns
+    -------
+    dict
+        ``slope``, per tenfold n; ``value`` at `at`; ``low`` and ``high``, its 95 % prediction interval by
+        Student's t, which knows the scatter about the line, and not whether the line bends.
+
+    Raises
+    ------
+    ValueError
+        With fewer than three different n.
+    """
+    from scipy.stats import t
+
+    x, y = np.log10(np.asarray(n, dtype=float)), np.asarray(values, dtype=float)
+    if len(np.unique(x)) < 3:
+        raise ValueError(f"{len(np.unique(x))} different sizes: a line and its scatter need three")
+    slope, start = np.polyfit(x, y, 1)
+    rest = np.sum((y - start - slope * x) ** 2) / (len(x) - 2)
+    far = np.log10(at) - x.mean()
+    spread = np.sqrt(rest * (1 + 1 / len(x) + far**2 / np.sum((x - x.mean()) ** 2)))
+    value, width = start + slope * np.log10(at), t.ppf(0.975, len(x) - 2) * spread
+    return {"slope": slope, "value": value, "low": value - width, "high": value + width}
+
+
+def slug(text: str) -> str:
+    """Return a name for a file: lower case, everything but letters, digits and points a hyphen."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
+
+
+def _questions(tests: Mapping[str, GeneSets]) -> dict[str, set_splits.Questions]:
+    return {name: set_splits.splits(library) for name, library in tests.items()}
+
+
+def _store(
+    where: str,
+    make: Callable[[], Callable],
+    asked: Mapping[str, set_splits.Questions],
+    universe: np.ndarray,
+    folder: Path | None,
+    *,
+    model: str,
+    seed: int,
+    variant: str,
+    facts: dict[str, Any],
+) -> None:
+    """Fit one predictor and store its scores on all libraries, unless they are stored."""
+    if results.stored(where, folder):
+        return
+    predict, rows = make(), []
+    for name, questions in asked.items():
+        found, _ = benchmark.evaluate(predict, questions, universe)
+        rows += [
+            {**scores.complete([row | {"variant": variant}], name, model, seed)[0],
+             "low": row["low"], "high": row["high"]}
+            for row in found if row["variant"] == ""
+        ]  # fmt: skip
+    results.write(where, rows, results.provenance(genes_in_universe=len(universe), **facts), folder)
+    medians = [row["value"] for row in rows if row["metric"] == "AUROC"]
+    log.info("%s: median AUROC, mean of %d libraries: %.3f", where, len(medians), np.mean(medians))
