@@ -58,8 +58,8 @@ def fisher(
         genes in the background; ``overlap`` and how many are ``expected``; ``odds_ratio`` (of the sample;
         infinite when nothing is left over); ``p``; ``q`` after Benjamini and Hochberg; ``least_p``, what p
         would be if all genes of the list were in the term, or the term in the list; ``genes``, the overlap,
-        separated by commas. ``attrs``: ``n`` genes of the list and of the ``background``, ``left_out`` those of the list
-        that are not in it, and ``note``, what a short list cannot tell ("" for others).
+        separated by commas. ``attrs``: ``n`` genes of the list and of the ``background``, ``left_out`` those
+        of the list that are not in it, and ``note``, what a short list cannot tell ("" for others).
 
     Raises
     ------

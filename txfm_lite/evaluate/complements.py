@@ -1,4 +1,4 @@
-"""Do two sources of gene vectors know different things, and is their plain combination better than each?
+"""Whether two sources of gene vectors know different things, and what their plain combination knows.
 
 Vectors learned from expression (TxFM) and from gene sets (GSFM) are asked the same: which known relationships
 do they recall (:mod:`txfm_lite.evaluate.genes`), and which genes complete a set
