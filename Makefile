@@ -1,6 +1,7 @@
-# make book | test | check-book | notebooks | clean
+# make book | gene-pages | test | check-book | notebooks | clean
 # Needs Python 3.11 or newer, make and git; the rest is made here, in .venv and _build.
 # Variables: PROFILE=smoke|book|full   PYTHON=the Python to start from   PY=an environment's own Python, used as it is.
+#            GENE_MODEL=a folder with a GSFM, or the name of a shipped one, for the gene explorer
 
 PYTHON ?= python3
 PROFILE ?= book
@@ -11,12 +12,16 @@ PY := .venv/bin/python
 ENVIRONMENT := .venv/installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 endif
 
-.PHONY: help book test check-book notebooks colab clean
+.PHONY: help book gene-pages test check-book notebooks colab clean
 help:
 	@sed -n 's/^# //p' Makefile | head -3
 
 book: $(ENVIRONMENT)
 	$(PY) tools/build_book.py --profile $(PROFILE)
+
+# the gene explorer's files alone, made anew when the model, the libraries or the code changed
+gene-pages: $(ENVIRONMENT)
+	$(PY) tools/gene_pages.py --profile $(PROFILE)
 
 test: $(ENVIRONMENT)
 	$(PY) -m ruff check .

@@ -1,6 +1,5 @@
 """Gene identity, on a small table of our own and on the real one."""
 
-import time
 
 import pandas as pd
 import pytest
@@ -83,19 +82,6 @@ def test_the_real_table_knows_well_known_genes(local_data):
     assert dict(zip(found["source_id"], found["gene"], strict=True)) == KNOWN
     by_id = found.set_index("source_id")["ensembl_id"]
     assert by_id["MLL"] == "ENSG00000118058" and by_id["7157"] == "ENSG00000141510"
-
-
-def test_thirty_thousand_names_take_a_moment(loaded):
-    names = loaded("pbmc_1k_v2", None).var_names
-    resolver = genes.default_resolver()
-    best = min(_seconds(resolver, names) for _ in range(3))
-    assert len(names) > 30_000 and best < 1.0  # 0.16 s where it was written
-
-
-def _seconds(resolver, names) -> float:
-    start = time.perf_counter()
-    resolver.resolve(names)
-    return time.perf_counter() - start
 
 
 # What the matrices were seen to match; a change to the resolver that loses genes must show.

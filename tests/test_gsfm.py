@@ -14,7 +14,7 @@ from txfm_lite import gsfm
 from txfm_lite.genesets import GeneSets
 from txfm_lite.gsfm import GSFM, GSFMConfig
 from txfm_lite.gsfm_blocks import PAD, SPECIALS, Bag, Bags, divide
-from txfm_lite.gsfm_sets import SetLoader, tokenise
+from txfm_lite.gsfm_sets import SetLoader, tokenise_sets
 
 V, D = 40, 8
 GENES = [*SPECIALS, *(f"G{i}" for i in range(V - 2))]
@@ -263,7 +263,7 @@ def test_two_channels_tell_up_from_down():
     sets = GeneSets(
         sets.names, sets.libraries, sets.genes, sets.indptr, sets.indices, np.float32([2, -1, 0.5])
     )
-    one, two = (tokenise(sets, GENES, channels) for channels in (1, 2))
+    one, two = (tokenise_sets(sets, GENES, channels) for channels in (1, 2))
     assert one.indices.tolist() == [3, 4, 5] and one.weights.tolist() == [2, -1, 0.5]
     assert two.indices.tolist() == [3, 5, 4 + V] and two.weights.tolist() == [2, 0.5, 1]
     model = GSFM(GSFMConfig(V, d_model=D, channels=2), GENES).eval()
@@ -273,17 +273,17 @@ def test_two_channels_tell_up_from_down():
     expected = model.encoder.layers[1:](F.linear(x, *model.encoder.layers[0].parameters()))
     torch.testing.assert_close(model.encode(bags), expected, atol=1e-6, rtol=0)
     with pytest.raises(ValueError, match="need signed weights"):
-        tokenise(GeneSets.from_lists([["G1"]]), GENES, 2)
+        tokenise_sets(GeneSets.from_lists([["G1"]]), GENES, 2)
     bad = GeneSets(
         sets.names, sets.libraries, sets.genes, sets.indptr, sets.indices, np.float32([2, np.nan, 1])
     )
     with pytest.raises(ValueError, match="1 weights are not finite, the first one in 'set 1'"):
-        tokenise(bad, GENES)
+        tokenise_sets(bad, GENES)
 
 
 def test_unknown_genes_are_one_token():
     lists = [["G3", "X", "Y", "G1"], ["Z"], ["G0"], ["<pad>", "G2"]]
-    tokens = tokenise(GeneSets.from_lists(lists), GENES)
+    tokens = tokenise_sets(GeneSets.from_lists(lists), GENES)
     got = [tokens.take(np.array([i]))[1].tolist() for i in range(4)]
     assert got == [[0, 3, 5], [0], [2], [0, 4]]
     weighted = GeneSets.from_lists([["G1", "X", "Y"]])
@@ -291,14 +291,14 @@ def test_unknown_genes_are_one_token():
     weighted = GeneSets(
         weighted.names, weighted.libraries, weighted.genes, weighted.indptr, weighted.indices, weights
     )
-    assert tokenise(weighted, GENES).weights.tolist() == [1, 3]
+    assert tokenise_sets(weighted, GENES).weights.tolist() == [1, 3]
     assert not gsfm.DAE(V, d_model=D).encoder.layers[0].weight[:, 0].any()
     assert gsfm.DAE(V, d_model=D).encoder.layers[0].weight[:, 1:].all()
 
 
 def test_an_epoch_leaves_no_set_out():
     sets = GeneSets.from_lists([[f"G{i % 30}", f"G{(i * 7 + 1) % 30}"] for i in range(103)])
-    tokens = tokenise(sets, GENES)
+    tokens = tokenise_sets(sets, GENES)
     rows = np.arange(3, 103)
     loader = SetLoader(tokens, rows, np.zeros(103, int), 16, seed=1, noisy=True)
     first, second = list(loader), list(loader)

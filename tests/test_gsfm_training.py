@@ -18,7 +18,7 @@ from txfm_lite import completion
 from txfm_lite.genesets import GeneSets
 from txfm_lite.gsfm import GSFMConfig
 from txfm_lite.gsfm_blocks import SPECIALS
-from txfm_lite.gsfm_training import GSFMTrainConfig, auroc, fit, halves
+from txfm_lite.gsfm_training import GSFMTrainConfig, _auroc, _show_half, fit
 
 G = 300
 RUN = dict(epochs=4, batch_size=32, validation=0.2, checkpoint_minutes=0.0, plateau="mean", patience=1)
@@ -264,15 +264,15 @@ def test_auroc_against_sklearn():
         scores = torch.from_numpy(rng.normal(size=200).round(decimals))
         candidate = torch.from_numpy(rng.random(200) < 0.8)
         truth = candidate.numpy() & (rng.random(200) < 0.1)
-        found = auroc(scores, torch.from_numpy(np.flatnonzero(truth)), candidate)
+        found = _auroc(scores, torch.from_numpy(np.flatnonzero(truth)), candidate)
         assert found == pytest.approx(roc_auc_score(truth[candidate], scores[candidate]))
-    assert auroc(torch.arange(5.0), torch.tensor([3, 4]), torch.ones(5, dtype=torch.bool)) == 1
+    assert _auroc(torch.arange(5.0), torch.tensor([3, 4]), torch.ones(5, dtype=torch.bool)) == 1
     assert np.isnan(
-        auroc(torch.arange(5.0), torch.tensor([], dtype=torch.long), torch.ones(5, dtype=torch.bool))
+        _auroc(torch.arange(5.0), torch.tensor([], dtype=torch.long), torch.ones(5, dtype=torch.bool))
     )
 
 
 def test_halves_are_halves():
     lengths = torch.tensor([10, 11, 1, 20])
-    shown = halves(lengths, torch.rand(42, dtype=torch.float64))
+    shown = _show_half(lengths, torch.rand(42, dtype=torch.float64))
     assert [int(part.sum()) for part in shown.split(lengths.tolist())] == [5, 5, 0, 10]

@@ -6,9 +6,10 @@ python tools/build_book.py [--profile smoke|book|full]
    profile) changed is executed into ``_build/executed/PROFILE/``: under another name first, renamed when
    whole, its ingredients stored inside it.
 2. ``_build/stage/`` gets the book's sources and the executed notebooks at their own relative paths, so that
-   links and launch buttons come out as for the repository; the ledger's page gets its table.
+   links and launch buttons come out as for the repository; the ledger's page gets its table, the gene
+   explorer's page its libraries and examples (its files: ``tools/gene_pages.py``).
 3. If all notebooks are there and whole, the book is rendered, warnings being errors, and moved to
-   ``_build/html/``.
+   ``_build/html/``; the gene explorer's files go beside it, into ``_build/html/gene_pages/``.
 
 If a notebook fails, the others still run, nothing is rendered, and its name, cell and traceback end the log.
 """
@@ -32,6 +33,7 @@ import papermill
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
+import gene_pages
 import ledger_page
 
 import notebooks
@@ -139,8 +141,11 @@ def _unfinished_cell(path: Path) -> str:
     return f"with this source:\n\n{started[-1]}" if started else "none (the kernel did not start)"
 
 
-def stage(root: Path, target: Path, executed: list[Path], embedded: bool) -> None:
-    """Lay out the book's sources and the executed notebooks as they lie in the repository."""
+def stage(root: Path, target: Path, executed: list[Path], embedded: bool, genes: Path | None = None) -> None:
+    """Lay out the book's sources and the executed notebooks as they lie in the repository.
+
+    `genes` is the folder of the gene explorer's files, if the book has that page.
+    """
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(root / "book", target / "book")
     shutil.copy(root / "_toc.yml", target)
@@ -158,6 +163,8 @@ def stage(root: Path, target: Path, executed: list[Path], embedded: bool) -> Non
     (target / "book" / "execution.md").write_text("\n".join(rows) + "\n", encoding="utf8")
     if (page := target / "book" / "ledger.md").exists():
         ledger_page.fill(page, root / "book" / "claims.yml", root / "results")
+    if genes is not None:
+        gene_pages.fill(target / "book" / "gene_explorer.md", genes)
 
 
 def render(root: Path, staged: Path, build: Path) -> str:
@@ -198,6 +205,17 @@ def render(root: Path, staged: Path, build: Path) -> str:
     return ""
 
 
+def place(genes: Path, html: Path) -> None:
+    """Copy the gene explorer's files into the rendered book, unless they are there."""
+    target, aside = html / "gene_pages", html / ".gene_pages"
+    if target.exists() and (target / "manifest.js").read_bytes() == (genes / "manifest.js").read_bytes():
+        return
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(genes, aside)
+    shutil.rmtree(target, ignore_errors=True)
+    aside.rename(target)
+
+
 def build_book(root: Path, profile: str) -> int:
     """Execute, stage and render; return the exit code."""
     stale = notebooks.faults(root)
@@ -225,9 +243,12 @@ def build_book(root: Path, profile: str) -> int:
         print(f"{source.stem}: {'FAILED' if fault else 'done'} after {time.time() - start:.0f} s", flush=True)
         faults += [fault] if fault else []
     if not faults:
-        stage(root, build / "stage", executed, embedded=word == "embedded")
+        genes = gene_pages.make(root, profile) if (root / "book" / "gene_explorer.md").exists() else None
+        stage(root, build / "stage", executed, word == "embedded", genes)
         fault = render(root, build / "stage", build)
         faults += [fault] if fault else []
+        if genes is not None and not fault:
+            place(genes, build / "html")
     if faults:
         print("\nThe book was not built.")
         for fault in faults:

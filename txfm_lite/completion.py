@@ -20,7 +20,7 @@ from torch import nn
 from .genesets import GeneSets
 from .gsfm import GSFM
 from .gsfm_blocks import SPECIALS, UNK, Bags
-from .gsfm_sets import Tokens, tokenise
+from .gsfm_sets import SetTokens, tokenise_sets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -333,8 +333,8 @@ def _vocabulary(model: GSFM) -> list[str]:
     return model.genes
 
 
-def _tokens(model: GSFM, sets: GeneSets) -> Tokens:
-    return tokenise(sets, _vocabulary(model), model.config.channels)
+def _tokens(model: GSFM, sets: GeneSets) -> SetTokens:
+    return tokenise_sets(sets, _vocabulary(model), model.config.channels)
 
 
 def _parts(n: int, size: int) -> list[np.ndarray]:

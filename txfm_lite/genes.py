@@ -85,7 +85,7 @@ class Resolver:
         links: Iterable[tuple[str, str]] = (),
         name: str = "table",
     ) -> None:
-        self.name = name
+        self.name, self.table, self._links = name, table, []
         self._lookup: dict[str, dict[str, str]] = {}
         self._ensembl_of: dict[str, str] = {}
         if table is None:
@@ -101,6 +101,7 @@ class Resolver:
                 own[symbol] = symbol
             elif symbol not in own:
                 aliases[symbol] = gene
+                self._links.append((symbol, gene))
         self._ensembl_of = {gene: key for key, gene in reversed(ensembl.items())}
         self._lookup = {
             "ensembl": ensembl,
@@ -155,6 +156,18 @@ class Resolver:
         own = frame["clean"].where(frame["clean"].str.match(r"ENSG\d+$"), "")
         frame["ensembl_id"] = own.where(own != "", frame["gene"].map(self._ensembl_of).fillna(""))
         return Resolution(frame[["source_id", "gene", "ensembl_id", "how"]])
+
+    def names(self) -> list[tuple[str, str]]:
+        """Return all pairs of another name and a gene; a name of several genes stands with each of them."""
+        if self.table is None:
+            return []
+        names = self.table.set_index("symbol")["synonyms"].str.split("|").explode()
+        pairs = [(name, gene) for gene, name in names.items() if name not in ("", "-", gene)]
+        return list(dict.fromkeys(pairs + self._links))
+
+    def ensembl(self) -> dict[str, str]:
+        """Return gene -> Ensembl id, where one is known."""
+        return dict(self._ensembl_of)
 
     def _match(self, ids: pd.Series) -> pd.DataFrame:
         """Try the kinds of names from the surest to the weakest."""

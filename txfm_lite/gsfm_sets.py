@@ -16,7 +16,7 @@ from .gsfm_blocks import SPECIALS, UNK, Bags, divide
 
 
 @dataclass(frozen=True)
-class Tokens:
+class SetTokens:
     """Sets as tokens of a vocabulary, in the layout of a CSR matrix.
 
     Attributes
@@ -70,7 +70,7 @@ class Tokens:
         )
 
 
-def tokenise(sets: GeneSets, genes: Sequence[str], channels: int = 1) -> Tokens:
+def tokenise_sets(sets: GeneSets, genes: Sequence[str], channels: int = 1) -> SetTokens:
     """Turn sets of symbols into tokens.
 
     Parameters
@@ -106,7 +106,7 @@ def tokenise(sets: GeneSets, genes: Sequence[str], channels: int = 1) -> Tokens:
     keys, first = np.unique(rows * width + tokens, return_index=True)
     indptr = np.searchsorted(keys, np.arange(len(sets) + 1) * width)
     indices = (keys % width).astype(np.int32)
-    return Tokens(indptr, indices, None if weights is None else weights[first], width)
+    return SetTokens(indptr, indices, None if weights is None else weights[first], width)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class SetBatch:
     row, dataset : ndarray of int, shape (b,)
         Which sets these are, and the number of the library of each.
     lengths, indices, weights : ndarray
-        See :meth:`Tokens.take`.
+        See :meth:`SetTokens.take`.
     noise : ndarray of float64, shape (N,), optional
         With a partition: the numbers that decide what is hidden.
     """
@@ -134,7 +134,7 @@ class SetBatch:
         return len(self.row)
 
 
-class Sample:
+class SetSample:
     """A batch on a device; ``source`` is the batch."""
 
     def __init__(self, batch: SetBatch, partition: float, device: torch.device):
@@ -153,7 +153,7 @@ class SetLoader:
 
     Parameters
     ----------
-    tokens : Tokens
+    tokens : SetTokens
     rows : ndarray of int
         The sets to be used.
     dataset : ndarray of int, shape (n,)
@@ -166,7 +166,13 @@ class SetLoader:
     """
 
     def __init__(
-        self, tokens: Tokens, rows: np.ndarray, dataset: np.ndarray, batch_size: int, seed: int, noisy: bool
+        self,
+        tokens: SetTokens,
+        rows: np.ndarray,
+        dataset: np.ndarray,
+        batch_size: int,
+        seed: int,
+        noisy: bool,
     ):
         self.tokens, self.rows, self.dataset = tokens, rows, dataset
         self.batch_size, self.seed, self.noisy = batch_size, seed, noisy

@@ -38,7 +38,7 @@ from . import devices, monitoring, results
 from .genesets import GeneSets
 from .gsfm import GSFM, GSFMConfig
 from .gsfm_blocks import SPECIALS, binary_cross_entropy
-from .gsfm_sets import Sample, SetBatch, SetLoader, tokenise
+from .gsfm_sets import SetBatch, SetLoader, SetSample, tokenise_sets
 from .pretrained import vocabulary_hash
 from .steps import Resumable, _seed
 from .training import Run, _Keeper, _reached, _Stream, _trainer
@@ -104,16 +104,16 @@ class SetSteps(Resumable):
         self.register_buffer("popularity", torch.from_numpy(counts).float(), persistent=False)
         self.register_buffer("total", torch.zeros(()), persistent=False)  # of the losses of an epoch
 
-    def transfer_batch_to_device(self, batch: SetBatch, device: torch.device, _: int) -> Sample:
+    def transfer_batch_to_device(self, batch: SetBatch, device: torch.device, _: int) -> SetSample:
         """Ship the batch (Lightning calls this)."""
-        return Sample(batch, self.model.config.partition, device)
+        return SetSample(batch, self.model.config.partition, device)
 
     def on_train_start(self) -> None:
         """Look at the untrained model: the first point of the curve."""
         if self.global_step == 0:
             self._look()
 
-    def training_step(self, sample: Sample, _: int) -> None:
+    def training_step(self, sample: SetSample, _: int) -> None:
         """Do one step; at the end of an epoch see to the learning rate and look at held-out sets."""
         step, optimiser = self.global_step, self.optimizers()
         torch.manual_seed(_seed(self.config.seed, step))  # of the units dropped
@@ -174,7 +174,7 @@ class SetSteps(Resumable):
         """Show one half of some sets, the same one at every look, and score the other: (rows, 3)."""
         bags = self.tokens.bags(rows, self.device)
         noise = np.concatenate([np.random.default_rng([0, r]).random(self.tokens.sizes[r]) for r in rows])
-        shown = halves(torch.from_numpy(self.tokens.sizes[rows]), torch.from_numpy(noise)).to(self.device)
+        shown = _show_half(torch.from_numpy(self.tokens.sizes[rows]), torch.from_numpy(noise)).to(self.device)
         logits = self.model(*bags.where(shown))
         out, row = [], bags.rows
         for i, x in enumerate(logits):
@@ -187,7 +187,7 @@ class SetSteps(Resumable):
             candidate[: len(SPECIALS)] = False
             candidate[known] = False
             wanted = wanted[wanted >= len(SPECIALS)]
-            out.append([loss.item(), *(auroc(s, wanted, candidate) for s in (x, self.popularity))])
+            out.append([loss.item(), *(_auroc(s, wanted, candidate) for s in (x, self.popularity))])
         return np.array(out)
 
     def configure_optimizers(self) -> Any:
@@ -214,7 +214,7 @@ class SetSteps(Resumable):
         self.total.fill_(checkpoint["total"])
 
 
-def halves(lengths: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+def _show_half(lengths: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """Return a mask that shows the first half, rounded down, of each set in the order of the noise."""
     rows = torch.arange(len(lengths)).repeat_interleave(lengths)
     place = torch.empty_like(rows)
@@ -222,7 +222,7 @@ def halves(lengths: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     return place - (lengths.cumsum(0) - lengths)[rows] < (lengths // 2)[rows]
 
 
-def auroc(scores: torch.Tensor, positive: torch.Tensor, candidate: torch.Tensor) -> float:
+def _auroc(scores: torch.Tensor, positive: torch.Tensor, candidate: torch.Tensor) -> float:
     """Return the area under the ROC curve of one set, ties counted half; NaN without positives.
 
     Parameters
@@ -295,7 +295,7 @@ def fit(
             f"GSFMConfig.n_tokens is {model.n_tokens:,}; the vocabulary has {len(vocabulary):,}, "
             f"{', '.join(SPECIALS)} included"
         )
-    tokens = tokenise(sets, vocabulary, model.channels)
+    tokens = tokenise_sets(sets, vocabulary, model.channels)
     if (empty := np.flatnonzero(tokens.sizes == 0)).size:
         raise ValueError(
             f"{empty.size} sets have no gene, for example {sets.names[empty[0]]!r}: leave them out"

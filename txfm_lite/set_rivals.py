@@ -129,7 +129,7 @@ def svd(train: GeneSets, universe: Sequence[str], n_axes: int = N_AXES, seed: in
 def neighbours(train: GeneSets, universe: Sequence[str], k: int = N_NEIGHBOURS) -> Predictor:
     """Score a gene by the `k` training sets most like what is given, by cosine, as a sum of similarities.
 
-    Popularity, a thousandth of the least similarity in weight, orders genes that none of these sets has.
+    The share of all training sets with the gene, times 1e-4, orders genes that none of the nearest has.
     """
     import scipy.sparse as sp
 
