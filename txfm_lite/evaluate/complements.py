@@ -91,16 +91,19 @@ def shared(
 
     index, rng, rows = first.index, np.random.default_rng(seed), {}
     known = {name: genes.positions(frame, index) for name, frame in genes.with_union(pairs).items()}
-    for name, true in known.items():
-        dealt = genes.rewired(true, known["union"], rng)
-        a, b = (
-            genes.recalled(genes.unit(x.to_numpy(np.float32)), np.concatenate([true, dealt])) != 0
-            for x in (first, second)
-        )
-        here = np.arange(len(a)) < len(true)
+    asked = {name: (true, genes.rewired(true, known["union"], rng)) for name, true in known.items()}
+    parts = [part for two in asked.values() for part in two]
+    cuts = np.cumsum([len(part) for part in parts])[:-1]
+    recalled = (
+        genes.recalled(genes.unit(x.to_numpy(np.float32)), np.concatenate(parts)) for x in (first, second)
+    )
+    hits = [iter(np.split(x != 0, cuts)) for x in recalled]  # one pass through all cosines for each source
+    for name, (true, dealt) in asked.items():
+        a, b = (next(x) for x in hits)
+        either = next(hits[0]) | next(hits[1])
         shares = [(a & b), (a & ~b), (b & ~a), ~(a | b), (a | b)]
-        mean = [float(x[here].mean()) if len(true) else np.nan for x in shares]
-        rows[name] = [*mean, float((a | b)[~here].mean()) if len(dealt) else np.nan, len(true)]
+        mean = [float(x.mean()) if len(true) else np.nan for x in shares]
+        rows[name] = [*mean, float(either.mean()) if len(dealt) else np.nan, len(true)]
     columns = ["both", "first", "second", "neither", "either", "either, null", "n"]
     return pd.DataFrame(rows, columns).T
 
