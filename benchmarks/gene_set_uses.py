@@ -142,11 +142,11 @@ def complementarity(args) -> Iterator[tuple[str, Rows, dict]]:
     if not stored(args, "complements", "relations"):
         rows: Rows = []
         sources = {"TxFM": txfm_vectors()["codebook"], "GSFM": vectors(args)["GSFM emb"]}
-        found = complements.together(sources, seed=args.seed)
+        found = complements.joined_vectors(sources, seed=args.seed)
         for name, table in found.items():
             here = relations.evaluate(table, known, dimensions=(), ordered=True, seed=args.seed)
             rows += scores.complete(here, "relations", name, args.seed)
-        table = complements.shared(found["TxFM"], found["GSFM"], known, args.seed)
+        table = complements.shared_recall(found["TxFM"], found["GSFM"], known, args.seed)
         for database, of in table.iterrows():
             for column in ("both", "first", "second", "neither", "either"):
                 null = of["either, null"] if column == "either" else float("nan")
@@ -199,7 +199,7 @@ def alarms(args) -> Iterator[tuple[str, Rows, dict]]:
     for members in (2, 3, 5):
         name = f"{members} of 20"
         if not stored(args, "alarms", name):
-            rows = augmentation.recovery(
+            rows = augmentation.term_recovery(
                 library, predict, universe, n_members=members, n_random=20 - members,
                 n_lists=2 * args.n_lists, n_draws=2000, seed=args.seed,
             )  # fmt: skip
@@ -212,7 +212,7 @@ def signature_sets() -> genesets.GeneSets:
     sides = [
         [genesets.load(ENRICHR, f"{name}_{side}", weights=True) for side in ("up", "down")] for name in SIGNED
     ]
-    return genesets.concatenate([signatures.signed(*two) for two in sides])
+    return genesets.concatenate([signatures.signed_sets(*two) for two in sides])
 
 
 def signed(args) -> Iterator[tuple[str, Rows, dict]]:

@@ -145,11 +145,11 @@ def stored(part: str) -> pd.DataFrame | None:
 # %%
 if stand_ins:
     sets = genesets.simulated(1000, 400, 24, cfg.seed)
-    net = set_models.small(sets[:700], epochs=40)
+    net = set_models.small_gsfm(sets[:700], epochs=40)
     library, kinases = sets[700:780], sets[800:880]
     annotated = {"modules": library}
 else:
-    net = set_models.ready(cfg.model)
+    net = set_models.ready_gsfm(cfg.model)
     library = genesets.load("enrichr_rummageo_benchmark", "KEGG_2021_Human")
     kinases = genesets.load("enrichr_2020_libraries", "KEA_2015")
     processes = genesets.load(
@@ -448,7 +448,7 @@ if not stand_ins and "found at q 0.05" in set(alarms["metric"]):
     found = found.assign(test=found["variant"])
 else:
     found = pd.DataFrame(
-        augmentation.recovery(
+        augmentation.term_recovery(
             library,
             predict,
             universe,
@@ -608,7 +608,7 @@ plt.show()
 
 # %%
 known = {"modules": string} if stand_ins else relations.known_pairs()
-joined = complements.together(
+joined = complements.joined_vectors(
     {"TxFM": tables["TxFM codebook"], "GSFM": tables["GSFM emb"]}, seed=cfg.seed
 )
 kept = stored("complements")
@@ -655,7 +655,9 @@ plt.show()
 
 # %%
 if kept is None:
-    both = complements.shared(joined["TxFM"], joined["GSFM"], known, cfg.seed)
+    both = complements.shared_recall(
+        joined["TxFM"], joined["GSFM"], known, cfg.seed
+    )
 else:
     both = kept[kept["metric"].str.startswith("recalled by")]
     null = both[both["metric"] == "recalled by either"].set_index("variant")["null"]
@@ -704,7 +706,7 @@ if stand_ins:
     down = genesets.GeneSets.from_lists(
         [sets.members((i + 1) % 200) for i in range(200)], list(sets.names[:200])
     )
-    made = signatures.signed(sets[:200], down)
+    made = signatures.signed_sets(sets[:200], down)
     signed = pd.DataFrame(
         signatures.compare_signs(made, cfg.seed, epochs=20, d_model=16)
     )

@@ -42,10 +42,10 @@ def test_favourites_alarm_the_naive_test_only(library):
 
 def test_a_model_that_knows_finds_more_and_one_that_does_not_finds_less(library):
     options = dict(n_members=3, n_random=9, n_lists=12, k=10, n_draws=99)
-    knows = table(augmentation.recovery(library, same_block, GENES, **options))
-    blind = table(augmentation.recovery(library, favourites, GENES, **options))
+    knows = table(augmentation.term_recovery(library, same_block, GENES, **options))
+    blind = table(augmentation.term_recovery(library, favourites, GENES, **options))
     assert knows["first", "augmented, counted"] >= knows["first", "the list alone"]
     assert knows["first", "the list alone"] == blind["first", "the list alone"] > 0.5
     assert knows["first", "augmented, as if independent"] > blind["first", "augmented, as if independent"]
     with pytest.raises(ValueError, match="terms have more than 20"):
-        augmentation.recovery(library, favourites, GENES, n_members=20)
+        augmentation.term_recovery(library, favourites, GENES, n_members=20)

@@ -31,7 +31,7 @@ def tables():
 
 def test_combined_cosines_are_means_of_cosines(tables):
     made, _ = tables
-    found = complements.together(made, dimension=10)
+    found = complements.joined_vectors(made, dimension=10)
     cosines = {name: table.to_numpy() @ table.to_numpy().T for name, table in found.items()}
     i, j = np.triu_indices(N, 1)
     a, b = (cosines[name][i, j] for name in ("A", "B"))
@@ -44,13 +44,13 @@ def test_combined_cosines_are_means_of_cosines(tables):
 
 def test_genes_are_those_that_all_have(tables):
     made, _ = tables
-    found = complements.together({"A": made["A"][:200], "B": made["B"][40:]}, dimension=5)
+    found = complements.joined_vectors({"A": made["A"][:200], "B": made["B"][40:]}, dimension=5)
     assert all(list(table.index) == NAMES[40:200] for table in found.values())
 
 
 def test_the_combination_recalls_what_either_knows(tables):
     made, pairs = tables
-    found = complements.together(made, dimension=16)
+    found = complements.joined_vectors(made, dimension=16)
 
     def recall(name):
         rows = genes.evaluate(found[name], pairs, dimensions=(), ordered=True)
@@ -59,7 +59,7 @@ def test_the_combination_recalls_what_either_knows(tables):
     alone, both = recall("A"), recall("concatenation")
     assert alone["first, all"] > alone["second, all"] + 0.3
     assert both["second, all"] > alone["second, all"] + 0.2
-    table = complements.shared(found["A"], found["B"], pairs)
+    table = complements.shared_recall(found["A"], found["B"], pairs)
     assert table.loc["first", "first"] > table.loc["first", "second"] + 0.3
     assert table[["both", "first", "second", "neither"]].sum(axis=1).to_numpy() == pytest.approx(1)
     assert table.loc["union", "either"] > table.loc["union", "either, null"] + 0.2

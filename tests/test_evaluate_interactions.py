@@ -28,18 +28,18 @@ def table(rows):
 
 
 def test_no_protein_is_on_both_sides_of_a_disjoint_split(known):
-    train, test = interactions.divide(known, N, "disjoint", np.random.default_rng(0))
+    train, test = interactions.split_pairs(known, N, "disjoint", np.random.default_rng(0))
     assert not np.intersect1d(train, test).size and len(train) > 100 and len(test) > 50
-    train, test = interactions.divide(known, N, "shared", np.random.default_rng(0))
+    train, test = interactions.split_pairs(known, N, "shared", np.random.default_rng(0))
     assert len(train) + len(test) == len(known) and np.intersect1d(train, test).size
 
 
 def test_matched_negatives_leave_every_degree_as_it_is(known):
     rng = np.random.default_rng(1)
     code = set((known @ [N, 1]).tolist())
-    train, _ = interactions.divide(known, N, "disjoint", rng)
+    train, _ = interactions.split_pairs(known, N, "disjoint", rng)
     for negatives in interactions.NEGATIVES:
-        pairs, truth = interactions.labelled(train, known, negatives, N, rng)
+        pairs, truth = interactions.with_negatives(train, known, negatives, N, rng)
         false = pairs[~truth]
         assert not code & set((false @ [N, 1]).tolist()) and (false[:, 0] < false[:, 1]).all()
         count = [np.bincount(p.ravel(), minlength=N) for p in (train, false)]

@@ -22,22 +22,22 @@ def sets():
         up.append(sides[0])
         down.append(sides[1])
         names.append(f"perturbation {i} GSE{i // 2}")
-    return signatures.signed(*(GeneSets.from_lists(x, names, "own_up") for x in (up, down)))
+    return signatures.signed_sets(*(GeneSets.from_lists(x, names, "own_up") for x in (up, down)))
 
 
-def test_signed_joins_by_name_and_drops_what_is_in_both():
+def test_signed_sets_join_by_name_and_drops_what_is_in_both():
     up = GeneSets.from_lists([["A", "B", "C"], ["D"]], ["x", "y"], "L_up", [[3.0, 1, 2], [1]])
     down = GeneSets.from_lists([["C", "E"]], ["x"], "L_down", [[5.0, 2]])
-    found = signatures.signed(up, down)
+    found = signatures.signed_sets(up, down)
     assert list(found.names) == ["x"] and found.libraries[0] == "L"
     assert dict(zip(found.members(0), found.weights, strict=True)) == {"A": 1.5, "B": 0.5, "E": -1.0}
 
 
 def test_studies_are_held_out_whole_and_halves_are_disjoint(sets):
-    groups = signatures.studies(sets)
-    out = signatures.held_out(groups)
+    groups = signatures.study_of(sets)
+    out = signatures.studies_held_out(groups)
     assert groups[0] == "GSE0" and not set(groups[out]) & set(groups[~out]) and 0.1 < out.mean() < 0.3
-    shown, hidden = signatures.halves(sets)
+    shown, hidden = signatures.show_halves(sets)
     for i in range(len(sets)):
         assert set(shown.members(i)) | set(hidden.members(i)) == set(sets.members(i))
         assert len(shown.members(i)) == sets.sizes[i] // 2

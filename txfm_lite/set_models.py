@@ -18,7 +18,7 @@ N_SETS = 6000  # of the corpus, for the small model
 LEAST = 20  # sets with a gene of its vocabulary
 
 
-def ready(name: str = "gsfm-xs") -> GSFM:
+def ready_gsfm(name: str = "gsfm-xs") -> GSFM:
     """Return a model by its name or folder; for want of the shipped one, a small one from the cache.
 
     The small one has a quarter of the published width and is trained for three passes over 6,000 sets of
@@ -39,11 +39,11 @@ def ready(name: str = "gsfm-xs") -> GSFM:
         log.warning("the shipped weights are not here: a small model is trained instead")
         corpus = genesets.training("clean")
         step = max(1, len(corpus) // N_SETS)
-        small(corpus[::step], folder, least=LEAST)
+        small_gsfm(corpus[::step], folder, least=LEAST)
     return GSFM.from_pretrained(folder / "model")
 
 
-def small(
+def small_gsfm(
     sets: GeneSets, folder: str | Path | None = None, *, d_model: int = 64, epochs: int = 3, least: int = 1
 ) -> GSFM:
     """Train a small model on some sets.

@@ -1,7 +1,7 @@
 """What augmentation does to enrichment: how often it raises a false alarm, and how often it finds the truth.
 
 :func:`false_alarms` sends random lists, which belong to no term, through the test: a p-value that means what
-it says is below 0.05 one time in twenty. :func:`recovery` sends lists that hold a few members of a term among
+it says is below 0.05 one time in twenty. :func:`term_recovery` sends lists that hold a few members of a term among
 random genes, and asks whether that term is found, with the genes that a model adds and without.
 """
 
@@ -78,7 +78,7 @@ def false_alarms(
     return rows
 
 
-def recovery(
+def term_recovery(
     library: GeneSets,
     predict: Callable[[sp.csr_matrix], np.ndarray],
     universe: Sequence[str],

@@ -30,7 +30,7 @@ COMBINATIONS = ("concatenation", "mean of z-scores")
 DRAWN = 200_000  # pairs from which the spread of cosines is taken
 
 
-def together(
+def joined_vectors(
     tables: dict[str, pd.DataFrame], dimension: int = genes.DIMENSION, seed: int = 0
 ) -> dict[str, pd.DataFrame]:
     """Return sources of gene vectors and their combinations, over the genes that all have.
@@ -67,7 +67,7 @@ def together(
     return {name: pd.DataFrame(x, common) for name, x in (units | joined).items()}
 
 
-def shared(
+def shared_recall(
     first: pd.DataFrame, second: pd.DataFrame, pairs: dict[str, pd.DataFrame], seed: int = 0
 ) -> pd.DataFrame:
     """Count the pairs that both of two sources recall, one of them, or neither.
@@ -75,7 +75,7 @@ def shared(
     Parameters
     ----------
     first, second : DataFrame, shape (G, d)
-        Two of :func:`together`, of the same genes.
+        Two of :func:`joined_vectors`, of the same genes.
     pairs : dict
         As for :func:`txfm_lite.evaluate.genes.evaluate`.
     seed : int

@@ -72,12 +72,12 @@ def evaluate(
     for split in SPLITS:
         for negatives in NEGATIVES:
             rng = np.random.default_rng([seed, SPLITS.index(split), NEGATIVES.index(negatives)])
-            train, test = divide(known, len(genes), split, rng)
+            train, test = split_pairs(known, len(genes), split, rng)
             if min(len(train), len(test)) < 10:
                 raise ValueError(f"{len(train)} pairs to train on and {len(test)} to test on: too few")
             degree = _degree(known, test, len(genes))
             train, test = (p[np.sort(rng.permutation(len(p))[:most])] for p in (train, test))
-            both = [labelled(p, known, negatives, len(genes), rng) for p in (train, test)]
+            both = [with_negatives(p, known, negatives, len(genes), rng) for p in (train, test)]
             scored = [("none", "degree", degree[both[1][0]].sum(axis=1))]
             for name, x in units.items():
                 scored += [(name, how, score) for how, score in _predictions(x, *both)]
@@ -88,7 +88,7 @@ def evaluate(
     return rows
 
 
-def divide(
+def split_pairs(
     known: np.ndarray, n_genes: int, split: str, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return pairs to train on and pairs to test on.
@@ -108,7 +108,7 @@ def divide(
     return known[~tested.any(axis=1)], known[tested.all(axis=1)]
 
 
-def labelled(
+def with_negatives(
     true: np.ndarray, known: np.ndarray, negatives: str, n_genes: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return true pairs and as many others, shape (m, 2), and which are true.

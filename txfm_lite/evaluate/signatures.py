@@ -34,7 +34,7 @@ import torch
 from ..genesets import GeneSets, concatenate
 from ..gsfm import GSFM, GSFMConfig
 from ..gsfm_blocks import SPECIALS
-from ..gsfm_sets import tokenise
+from ..gsfm_sets import tokenise_sets
 from ..gsfm_training import GSFMTrainConfig, fit
 from .scores import partial
 from .set_statistics import rank_measures
@@ -45,7 +45,7 @@ BATCH = 32  # sets; signatures are few, so steps are made small to be many
 LEAST = 5  # genes to be shown, and to be found
 
 
-def signed(up: GeneSets, down: GeneSets) -> GeneSets:
+def signed_sets(up: GeneSets, down: GeneSets) -> GeneSets:
     """Join two libraries of lists, up and down, to signatures: weights above and below zero.
 
     Lists belong together by their names; a gene in both is left out. Where the libraries have weights, they
@@ -66,12 +66,12 @@ def signed(up: GeneSets, down: GeneSets) -> GeneSets:
     return GeneSets.from_lists(genes, [up.names[i] for i, _ in rows], library, weights)
 
 
-def studies(sets: GeneSets) -> np.ndarray:
+def study_of(sets: GeneSets) -> np.ndarray:
     """Return the study of each set: the last word of its name, an accession where there is one."""
     return np.array([str(name).split()[-1] for name in sets.names])
 
 
-def held_out(groups: np.ndarray, seed: int = 0) -> np.ndarray:
+def studies_held_out(groups: np.ndarray, seed: int = 0) -> np.ndarray:
     """Return which sets are held out, bool (n,): all of a fifth of the groups."""
     names = np.unique(groups)
     chosen = np.random.default_rng(seed).random(len(names)) < HELD_OUT
@@ -86,7 +86,7 @@ def compare_signs(
     Parameters
     ----------
     sets : GeneSets
-        With signed weights, see :func:`signed`.
+        With signed weights, see :func:`signed_sets`.
     seed : int
         Of held-out studies, halves, and models.
     epochs, d_model : int
@@ -99,12 +99,12 @@ def compare_signs(
         As of :func:`txfm_lite.evaluate.scores.partial`: `metric` is "AUROC", `variant` "which, <arm>" or
         "direction, <arm>", `null` 0.5, `n` held-out signatures.
     """
-    out = held_out(studies(sets), seed)
+    out = studies_held_out(study_of(sets), seed)
     train, test = sets[~out], sets[out]
     seen = np.bincount(train.indices, minlength=len(sets.genes)) > 0
     universe = sets.genes[seen]
     train, test = train.over(universe), test.over(universe)
-    shown, hidden = halves(test, seed)
+    shown, hidden = show_halves(test, seed)
     scored = {"popularity": _popular(train, len(test))}
     for arm in arms:
         model = _trained(
@@ -139,10 +139,10 @@ def compare_vocabularies(
     list of dict
         As there; variants "which, coding genes", "which, all genes", "which, popularity".
     """
-    out = held_out(np.arange(len(sets)), seed)
+    out = studies_held_out(np.arange(len(sets)), seed)
     train, test = sets[~out], sets[out]
     test = test[(_count(test, ~coding) >= LEAST) & (_count(test, coding) >= 2 * LEAST)]
-    shown, hidden = halves(test, seed)
+    shown, hidden = show_halves(test, seed)
     universe = sets.genes[coding]
     hidden, given = hidden.over(universe), shown.over(universe)
     scored = {"popularity": np.bincount(train.over(universe).indices, minlength=len(universe))}
@@ -157,7 +157,7 @@ def compare_vocabularies(
     return [_row_of(_which(which, given, hidden), f"which, {arm}") for arm, which in scored.items()]
 
 
-def halves(sets: GeneSets, seed: int = 0) -> tuple[GeneSets, GeneSets]:
+def show_halves(sets: GeneSets, seed: int = 0) -> tuple[GeneSets, GeneSets]:
     """Return the shown and the hidden half of each set; weights stay."""
     noise = np.random.default_rng([seed, 1]).random(len(sets.indices))
     rows = np.repeat(np.arange(len(sets)), sets.sizes)
@@ -216,7 +216,7 @@ def _score(model: GSFM, shown: GeneSets, arm: str) -> tuple[np.ndarray, np.ndarr
 def _logits(model: GSFM, sets: GeneSets) -> np.ndarray:
     """Return logits of both channels, (n, channels, V)."""
     config, device = model.config, next(model.parameters()).device
-    tokens = tokenise(sets, model.genes, config.channels)
+    tokens = tokenise_sets(sets, model.genes, config.channels)
     parts = [
         model(*tokens.bags(rows, device)).view(len(rows), config.channels, -1).cpu().numpy()
         for rows in np.array_split(np.arange(len(tokens)), len(tokens) // 128 + 1)
