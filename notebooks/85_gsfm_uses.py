@@ -133,7 +133,7 @@ def stored(part: str) -> pd.DataFrame | None:
     try:
         return None if stand_ins else results.read(f"genesets-uses/{part}")
     except FileNotFoundError:
-        print(f"{part}: nothing is stored, so what follows was run here, in small.")
+        print(f"{part}: no stored results here")
 
 
 # %% [markdown]
@@ -180,7 +180,7 @@ pd.DataFrame(
 # $$z_{tg} = \frac{\ell_{tg} - \bar\ell_t}{\mathrm{sd}_g(\ell_{tg})},$$
 #
 # since large terms raise the logits of all genes. Where the gene is a **known** member, it is among what the model was given, and its score is
-# memory. So known members are left out of their own term first (*unseen*). The spread (*sd*) is that of thirty draws of dropout.
+# memory. So known members are left out of their own term first (*unseen*). The spread (*sd of z*) is that of thirty draws of dropout.
 
 
 # %%
@@ -191,20 +191,18 @@ def annotate(gene: str, sets: genesets.GeneSets) -> pd.DataFrame:
         some = sets[start : start + 256]
         member = np.array([gene in some.members(i) for i in range(len(some))])
         logits = completion.complete(net, some)
+        mean, spread = logits.mean(axis=1), logits.std(axis=1)
         column = logits[:, place].copy()
-        z = completion.z_scores(logits)[:, place]
         if member.any():
             mine = some[member]
             alone = completion.leave_one_out(net, mine)
             column[member] = alone[mine.genes[mine.indices] == gene]
-            z[member] = (column[member] - logits[member].mean(1)) / logits[
-                member
-            ].std(1)
-        found.append(
-            pd.DataFrame(
-                {"term": some.names, "logit": column, "z": z, "known": member}
-            )
-        )
+        columns = {
+            "term": some.names,
+            "logit": column,
+            "z": (column - mean) / spread,
+        }
+        found.append(pd.DataFrame(columns | {"known": member, "spread": spread}))
     return pd.concat(found, ignore_index=True)
 
 
@@ -215,7 +213,8 @@ def with_spread(table: pd.DataFrame, sets, gene: str) -> pd.DataFrame:
     lists = [np.setdiff1d(sets.members(i), [gene]) for i in rows]
     given = genesets.GeneSets.from_lists(lists, list(table["term"]))
     _, sd = completion.mc_dropout(net, given, seed=cfg.seed)
-    return table.assign(probability=expit(table["logit"]), sd=sd[:, place])
+    scaled = sd[:, place] / table["spread"]
+    return table.assign(probability=expit(table["logit"]), sd_of_z=scaled)
 
 
 asked = cfg.gene or (
@@ -226,15 +225,15 @@ for name, of in annotated.items():
     scored = annotate(asked, of).sort_values("z", ascending=False)
     parts = [scored[~scored["known"]].head(8), scored[scored["known"]].head(4)]
     answers[name] = with_spread(pd.concat(parts), of, asked)
-pd.concat(answers).round(3)
+pd.concat(answers).drop(columns="spread").round(3)
 
 # %% mystnb={"figure": {"caption": "Terms for one gene, by z: hollow are new, filled are known, which were scored without the gene. Bars are two standard deviations over dropout, on the scale of z.", "name": "fig-annotation"}, "image": {"alt": "Dot plot of terms on the vertical axis and z on the horizontal one, with horizontal bars; hollow marks for new terms, filled marks for known ones, and a dotted line at 1.645."}}
 first = next(iter(answers))
 shown = answers[first].sort_values("z")
-scale = (shown["sd"] / (shown["logit"] / shown["z"]).abs().median()).clip(upper=3)
 fig, ax = plt.subplots(figsize=(6.5, 0.8 + 0.27 * len(shown)))
-for y, ((_, row), bar) in enumerate(zip(shown.iterrows(), scale, strict=True)):
-    ax.plot([row["z"] - 2 * bar, row["z"] + 2 * bar], [y, y], color=GSFM, lw=1)
+for y, (_, row) in enumerate(shown.iterrows()):
+    bar = 2 * row["sd_of_z"]
+    ax.plot([row["z"] - bar, row["z"] + bar], [y, y], color=GSFM, lw=1)
     ax.plot(row["z"], y, "h", color=GSFM, mfc=GSFM if row["known"] else "white")
 ax.axvline(1.645, color="black", ls=":", lw=1)
 ax.set_yticks(range(len(shown)), [str(t)[:48] for t in shown["term"]], fontsize=8)
@@ -537,7 +536,9 @@ pd.DataFrame(
 #
 # Gene vectors are asked about pairs of STRING. Two habits flatter such tests. *Proteins are shared*: pairs are split at random, so
 # every protein has been seen with some partner, and "has many" is learned by heart. *Negatives are any two proteins*: most have few partners, so
-# that the number of partners alone tells true pairs from others. Here, on the left, proteins are split, and negatives have the same number of partners.
+# that the number of partners alone tells true pairs from others. Here, on the left, proteins are split, and every protein is in as many negatives as
+# positives. Then a linear model on two vectors side by side has nothing to learn: it adds up what it thinks of each protein, and each protein is as
+# often in a true pair as in a false one.
 
 # %%
 if stand_ins:
@@ -608,11 +609,11 @@ plt.show()
 
 # %%
 known = {"modules": string} if stand_ins else relations.known_pairs()
-joined = complements.joined_vectors(
-    {"TxFM": tables["TxFM codebook"], "GSFM": tables["GSFM emb"]}, seed=cfg.seed
-)
 kept = stored("complements")
 if kept is None:
+    joined = complements.joined_vectors(
+        {"TxFM": tables["TxFM codebook"], "GSFM": tables["GSFM emb"]}, seed=cfg.seed
+    )
     rows = []
     for name, table in joined.items():
         scored = relations.evaluate(
@@ -634,7 +635,7 @@ recall.pivot_table(index="of", columns="model", values="excess")[
 LOOKS = {
     "TxFM": (TXFM, "o"),
     "GSFM": (GSFM, "h"),
-    "concatenation": ("black", "D"),
+    "mean of z-scores": ("black", "D"),
 }
 groups = [*known, "union"]
 fig, ax = plt.subplots(figsize=(6.4, 3))
@@ -642,7 +643,7 @@ for i, (name, (colour, mark)) in enumerate(LOOKS.items()):
     of = recall[recall["model"] == name].set_index("of")["excess"]
     of = of[~of.index.duplicated()]
     x = np.arange(len(groups)) + 0.15 * (i - 1)
-    label = "both" if name == "concatenation" else name
+    label = "both" if name == "mean of z-scores" else name
     ax.plot(x, of.loc[groups], mark, color=colour, ms=7, label=label)
 ax.axhline(0, color="black", lw=0.8)
 ax.set_xticks(range(len(groups)), groups)
