@@ -113,7 +113,7 @@ def kinases(args) -> Iterator[tuple[str, Rows, dict]]:
         "EASE": lambda s: set_rivals.ease(s, universe),
         "TxFM codebook": lambda s: set_rivals.cosine(txfm_vectors()["codebook"], universe),
     }
-    fitted = {"popularity", "co-occurrence", "SVD", "kNN", "EASE"}
+    fitted = ("popularity", "co-occurrence", "SVD", "kNN", "EASE")
     jobs = {name: (make, training) for name, make in made.items()}
     jobs |= {f"{name}, no interactions": (made[name], without_interactions) for name in fitted}
     for name in models(args):

@@ -1,8 +1,8 @@
 """What augmentation does to enrichment: how often it raises a false alarm, and how often it finds the truth.
 
 :func:`false_alarms` sends random lists, which belong to no term, through the test: a p-value that means what
-it says is below 0.05 one time in twenty. :func:`term_recovery` sends lists that hold a few members of a term among
-random genes, and asks whether that term is found, with the genes that a model adds and without.
+it says is below 0.05 one time in twenty. :func:`term_recovery` sends lists that hold a few members of a term
+among random genes, and asks whether that term is found, with the genes that a model adds and without.
 """
 
 from __future__ import annotations
