@@ -22,7 +22,8 @@
 # - **You will** annotate a gene, complete a list of your own, test a list for terms with and without a model's help and see what that help does
 #   to p-values, look for kinase substrates and protein partners, and put expression-trained and set-trained gene vectors side by side.
 # - **You need** [what the weights know about genes](60_genes.ipynb), and [the notation](../book/notation.md).
-# - **It takes** `smoke` about a minute on simulated sets; `book` about 4 minutes and 3 GB on 2 CPU cores; `full` half an hour.
+# - **It takes** `smoke` about half a minute on simulated sets; `book` 2 to 4 minutes on 2 CPU cores, the less the more is stored; `full` half an
+#   hour, estimated.
 # :::
 
 # %% tags=["setup", "hide-cell"] cellView="form"
@@ -529,7 +530,7 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# So part of this score may be reading, not guessing. In stored runs, "no interactions" marks what was fitted without the four libraries of
+# So part of any score here may be reading, not guessing: a model that looks up the training sets most like what is shown (*kNN*) has the most to read. In stored runs, "no interactions" marks what was fitted without the four libraries of
 # interactions and without any set that is half a kinase's term. Where KEA was trained on by others, or its interactors were, the same question arises.
 #
 # ## Which proteins interact?
