@@ -28,18 +28,20 @@ def table(rows):
 
 
 def test_no_protein_is_on_both_sides_of_a_disjoint_split(known):
-    train, test = interactions.split_pairs(known, N, "disjoint", np.random.default_rng(0))
+    train, test, sides = interactions.split_pairs(known, N, "disjoint", np.random.default_rng(0))
+    assert np.isin(train, sides[0]).all() and np.isin(test, sides[1]).all()
+    assert not np.intersect1d(*sides).size
     assert not np.intersect1d(train, test).size and len(train) > 100 and len(test) > 50
-    train, test = interactions.split_pairs(known, N, "shared", np.random.default_rng(0))
+    train, test, _ = interactions.split_pairs(known, N, "shared", np.random.default_rng(0))
     assert len(train) + len(test) == len(known) and np.intersect1d(train, test).size
 
 
 def test_matched_negatives_leave_every_degree_as_it_is(known):
     rng = np.random.default_rng(1)
     code = set((known @ [N, 1]).tolist())
-    train, _ = interactions.split_pairs(known, N, "disjoint", rng)
+    train, _, sides = interactions.split_pairs(known, N, "disjoint", rng)
     for negatives in interactions.NEGATIVES:
-        pairs, truth = interactions.with_negatives(train, known, negatives, np.unique(train), rng)
+        pairs, truth = interactions.with_negatives(train, known, negatives, sides[0], rng)
         false = pairs[~truth]
         assert not code & set((false @ [N, 1]).tolist()) and (false[:, 0] < false[:, 1]).all()
         count = [np.bincount(p.ravel(), minlength=N) for p in (train, false)]

@@ -74,11 +74,10 @@ def evaluate(
     for split in SPLITS:
         for negatives in NEGATIVES:
             rng = np.random.default_rng([seed, SPLITS.index(split), NEGATIVES.index(negatives)])
-            train, test = split_pairs(known, len(genes), split, rng)
+            train, test, sides = split_pairs(known, len(genes), split, rng)
             if min(len(train), len(test)) < 10:
                 raise ValueError(f"{len(train)} pairs to train on and {len(test)} to test on: too few")
             degree = _degree(known, test, len(genes))
-            sides = [np.unique(p) for p in (train, test)]
             train, test = (p[np.sort(rng.permutation(len(p))[:most])] for p in (train, test))
             both = [
                 with_negatives(p, known, negatives, side, rng)
@@ -96,8 +95,8 @@ def evaluate(
 
 def split_pairs(
     known: np.ndarray, n_genes: int, split: str, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return pairs to train on and pairs to test on.
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Return pairs to train on, pairs to test on, and the genes of either side that have any pair at all.
 
     Parameters
     ----------
@@ -107,11 +106,14 @@ def split_pairs(
         By protein, so that no protein is on both sides, or by pair.
     rng : Generator
     """
+    paired = np.unique(known)
     if split == "shared":
         tested = rng.random(len(known)) < TEST**2  # as large as the other test
-        return known[~tested], known[tested]
-    tested = (rng.random(n_genes) < TEST)[known]
-    return known[~tested.any(axis=1)], known[tested.all(axis=1)]
+        return known[~tested], known[tested], (paired, paired)
+    there = rng.random(n_genes) < TEST
+    tested = there[known]
+    sides = paired[~there[paired]], paired[there[paired]]
+    return known[~tested.any(axis=1)], known[tested.all(axis=1)], sides
 
 
 def with_negatives(
@@ -126,7 +128,7 @@ def with_negatives(
     negatives : {"degree-matched", "any"}
         The ends of the true pairs dealt anew; or any two of `genes`.
     genes : ndarray of int
-        All genes with a pair on this side of the split.
+        Of this side of the split.
     rng : Generator
     """
     if negatives == "degree-matched":
