@@ -30,7 +30,7 @@ def requirements(*extras: str) -> list[Requirement]:
 
 
 def test_the_promised_extras_exist():
-    assert set(EXTRAS) == {"book", "test", "evaluate", "baselines", "external"}
+    assert set(EXTRAS) == {"book", "test", "evaluate", "genesets", "baselines", "external"}
 
 
 @pytest.mark.parametrize("requirement", requirements(*EXTRAS), ids=lambda r: r.name)
