@@ -116,7 +116,7 @@ def test_the_book_shows_the_executed_notebook(built):
 
 def test_the_book_shows_the_ledger_as_judged(built):
     page = (built / "_build" / "html" / "book" / "ledger.html").read_text()
-    claims = re.findall(r'id="(?:txfm|rank)-', page)
+    claims = re.findall(r'id="(?:txfm|rank|gsfm)-', page)
     assert "<!-- ledger" not in page and page.count('class="verdict-') == len(claims) > 16
 
 
