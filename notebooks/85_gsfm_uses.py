@@ -140,8 +140,9 @@ def stored(part: str) -> pd.DataFrame | None:
 # %% [markdown]
 # ## Which model, and which terms is it asked about?
 #
-# The shipped model was trained on sets from experiments. The pathways of KEGG were kept out of its training, together with older versions and
-# near copies of their terms. Kinases with their substrates (KEA) are in no training set either, as a library; what that is worth is seen below.
+# The shipped model was trained on all sets at hand, measured ones and curated ones. The pathways of KEGG were kept out of its training,
+# together with other versions and near copies of their terms. Kinases with their substrates (KEA) were not: it has read them, and is not
+# asked about them below.
 
 # %%
 if stand_ins:
@@ -506,8 +507,8 @@ ax.set_xlabel(plots.label("median AUROC of hidden substrates"))
 plt.show()
 
 # %% [markdown]
-# KEA as a library was in no training set. Is that enough? One training library lists the *interactors* of well-studied proteins, and a kinase's
-# interactors are, in good part, its substrates:
+# To ask fairly, KEA must not be trained on. Is it enough to leave out that library? Another training library lists the *interactors* of
+# well-studied proteins, and a kinase's interactors are, in good part, its substrates:
 
 # %%
 if stand_ins:
@@ -748,7 +749,7 @@ table
 #
 # | | source | here | why they differ |
 # |---|---|---|---|
-# | training sets | 0.89 million tables of papers | some 23,000 sets of experiments, benchmark terms kept out | what can be had without a large download; and nothing is tested that was read |
+# | training sets | 0.89 million tables of papers | some 42,000 sets at hand, benchmark terms kept out | what can be had without a large download; and nothing is tested that was read |
 # | gene → terms | the gene's score in terms that contain it is reported as it is | known members are scored without the gene | a given gene's score is memory |
 # | enrichment | augmented list and Fisher, or GSEA on logits with the input genes in it | new genes apart, input genes left out, p counted with random lists | [random lists](#what-do-random-lists-find) |
 # | kinase–substrate | median AUROC 0.765, no baseline | [above](#which-substrates-does-a-kinase-have), beside popularity and rivals | corpus; which libraries were trained on |
@@ -756,7 +757,7 @@ table
 # | TxFM and GSFM | – | [side by side](#do-expression-and-sets-teach-different-things) | – |
 # | signs, weights, non-coding | future work | [tried](#directions-sizes-non-coding-genes) | – |
 #
-# Statements on these uses are judged by rules that were written before the stored results:
+# Statements on these uses are judged by rules; one that was written after a first look at results says so:
 
 # %%
 with pd.option_context("display.max_colwidth", None):
