@@ -317,9 +317,9 @@ plt.show()
 # %% [markdown]
 # ## And on all held-out studies?
 #
-# This took hours and was stored, with one seed or two; a mark without a ± is a single seed. A model that was not run on every study has no mean (–), only marks in the
-# figure. `full` runs what is not stored yet: the corpus is built, PCA and scVI are fitted on it and on each target, TxFM is
-# fine-tuned on each target without its labels.
+# This took hours and was stored, with one seed or two; a mark without a ± is a single seed. A model that was not run on every study has no
+# mean (–), only marks in the figure. `full` runs what is not stored yet: the corpus is built, PCA and scVI are fitted on it and on each
+# target, TxFM is fine-tuned on each target without its labels.
 
 # %%
 if cfg.everything:
