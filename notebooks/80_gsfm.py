@@ -572,7 +572,8 @@ main = stored[(stored["variant"] == "") & (stored["metric"] == "AUROC")]
 complete = main.groupby("model")["dataset"].nunique()
 complete = complete[complete == main["dataset"].nunique()].index
 order = main.groupby("model")["value"].mean().sort_values().index
-RIVALS = [m for m in order if m not in ("GSFM", "popularity within library")]
+OURS = ("GSFM", "GSFM (all)", "popularity within library")
+RIVALS = [m for m in order if m not in OURS]
 
 
 def said(rows: pd.DataFrame) -> str:
@@ -582,7 +583,9 @@ def said(rows: pd.DataFrame) -> str:
 
 
 if "GSFM" not in set(main["model"]):
-    print("No trained model is stored yet: the tables show its rivals.")
+    print("No GSFM that was trained on its rivals' sets is stored yet.")
+if "GSFM (all)" in set(main["model"]):
+    print("GSFM (all), the shipped one, had twice as many, curated ones too.")
 print(said(main))
 
 
@@ -640,9 +643,8 @@ for name in main["dataset"].unique():
     values = benchmark.per_term(name, folder=folder)
     rivals = [m for m in RIVALS if m in values]
     best = values[rivals].median().idxmax()
-    ours = (
-        "GSFM" if "GSFM" in values else values[rivals].median().nlargest(2).index[1]
-    )
+    second = values[rivals].median().nlargest(2).index[1]
+    ours = next((m for m in OURS[:2] if m in values), second)
     tests.append(
         {"library": name}
         | set_statistics.compare(values[[ours, best]], groups[name])
