@@ -655,7 +655,7 @@ pd.DataFrame(tests).set_index("library")[
     ["a", "b", "n", "difference", "better", "p"]
 ].rename(
     columns={"a": "model", "b": "best rival", "better": "model better in"}
-).round(4)
+).assign(p=lambda t: t["p"].map("{:.1e}".format)).round(4)
 
 # %% [markdown]
 # ### The published table beside it
