@@ -291,7 +291,7 @@ def _resolve(
             from .genes import default_resolver
 
             resolver = default_resolver()
-        found = dict(zip(others, resolver.resolve(others).frame["gene"], strict=True))
+        found = dict(zip(others, resolver.resolve(others, merge=True).frame["gene"], strict=True))
         used |= {name: gene for name, gene in found.items() if gene in known}
     used = {name: used[name] for name in names if name in used}  # in the order given
     renamed = {name: gene for name, gene in used.items() if name != gene}

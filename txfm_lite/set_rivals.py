@@ -154,8 +154,7 @@ def ease(train: GeneSets, universe: Sequence[str], penalty: float = PENALTY) -> 
 
     With X the training sets, each scaled to length one, and P = (XᵀX + penalty · 1)⁻¹, the weights are
     B[i, j] = -P[i, j] / P[j, j], and zero on the diagonal: the regression of every gene on all others. The
-    inverse is taken by Cholesky in place: 4 G² bytes, G³
-    operations, about two minutes on one core for 19,000 genes.
+    inverse is taken by Cholesky in place: 4 G² bytes, G³ operations, minutes for 19,000 genes.
 
     Raises
     ------
