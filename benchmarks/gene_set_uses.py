@@ -258,16 +258,11 @@ def path(args, part: str, name: str) -> str:
 
 def train_without_interactions(folder: Path, epochs: int, seed: int) -> None:
     """Train the published shape on what :func:`without_interactions` leaves."""
-    from txfm_lite.gsfm import GSFMConfig
-    from txfm_lite.gsfm_training import GSFMTrainConfig, fit
+    from txfm_lite.gsfm_training import GSFMTrainConfig, train_on
 
     sets = without_interactions()
     vocabulary = genesets.vocabulary(training())
-    known = sets.over(vocabulary)
-    run = fit(
-        known[known.sizes > 0], GSFMConfig(len(vocabulary) + 2),
-        GSFMTrainConfig(epochs=epochs, seed=seed), folder, genes=vocabulary,
-    )  # fmt: skip
+    run = train_on(sets, vocabulary, GSFMTrainConfig(epochs=epochs, seed=seed), folder)
     print(f"{len(sets):,} sets; the model lies in {run.path / 'model'}")
 
 

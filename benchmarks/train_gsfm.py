@@ -16,8 +16,7 @@ import logging
 from pathlib import Path
 
 from txfm_lite import genesets
-from txfm_lite.gsfm import SPECIALS, GSFMConfig
-from txfm_lite.gsfm_training import GSFMTrainConfig, fit
+from txfm_lite.gsfm_training import GSFMTrainConfig, train_on
 
 
 def value(text: str) -> int | float | str:
@@ -44,11 +43,8 @@ def main() -> None:
     schedule = {f.name for f in dataclasses.fields(GSFMTrainConfig)} & set(changes)
     sets = genesets.training(args.tier)
     genes = genesets.vocabulary(sets, args.least)
-    sets = sets.over(genes)
     shape = {k: v for k, v in changes.items() if k not in schedule}
-    config = GSFMConfig(len(genes) + len(SPECIALS), **shape)
-    train = GSFMTrainConfig(**{k: changes[k] for k in schedule})
-    fit(sets[sets.sizes > 0], config, train, args.run)
+    train_on(sets, genes, GSFMTrainConfig(**{k: changes[k] for k in schedule}), args.run, shape=shape)
 
 
 if __name__ == "__main__":

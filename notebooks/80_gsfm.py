@@ -375,9 +375,13 @@ schedule = gsfm_training.GSFMTrainConfig(
 )
 runs = {}
 for dropout in (0.2, 0.0):
-    shape = gsfm.GSFMConfig(len(universe) + 2, d_model=cfg.d_model, dropout=dropout)
-    runs[dropout] = gsfm_training.fit(
-        part, shape, schedule, live / f"dropout-{dropout}", progress=False
+    runs[dropout] = gsfm_training.train_on(
+        part,
+        universe,
+        schedule,
+        live / f"dropout-{dropout}",
+        shape={"d_model": cfg.d_model, "dropout": dropout},
+        progress=False,
     )
 model = runs[0.2].model
 print(
@@ -1004,7 +1008,7 @@ with pd.option_context("display.max_colwidth", None):
 # 3. (hard) SVD is an autoencoder without ReLU. Train the same model with `depth = 1` and compare. When does the nonlinearity pay?
 #
 # :::{dropdown} Solution
-# `gsfm.GSFMConfig(len(universe) + 2, depth=1, d_model=64)` has one linear map in, one out. It differs from SVD by its loss and by
+# `shape={"depth": 1, "d_model": 64}` has one linear map in, one out. It differs from SVD by its loss and by
 # how long it is trained. Compare on held-out training sets, at two sizes of the training set.
 # :::
 #

@@ -85,11 +85,12 @@ from txfm_lite import (
     datasets,
     enrichment,
     genesets,
+    gsfm,
+    gsfm_training,
     ledger,
     notebook,
     plots,
     results,
-    set_models,
     set_rivals,
     studies,
 )
@@ -147,11 +148,20 @@ def stored(part: str) -> pd.DataFrame | None:
 # %%
 if stand_ins:
     sets = genesets.simulated(1000, 400, 24, cfg.seed)
-    net = set_models.small_gsfm(sets[:700], epochs=40)
+    few = gsfm_training.GSFMTrainConfig(epochs=40, batch_size=32)
+    run = tempfile.mkdtemp(prefix="gsfm-")
+    net = gsfm_training.train_on(
+        sets[:700],
+        genesets.vocabulary(sets[:700], 1),
+        few,
+        run,
+        shape={"d_model": 64},
+        progress=False,
+    ).model
     library, kinases = sets[700:780], sets[800:880]
     annotated = {"modules": library}
 else:
-    net = set_models.ready_gsfm(cfg.model)
+    net = gsfm.GSFM.from_pretrained(cfg.model)
     library = genesets.load("enrichr_rummageo_benchmark", "KEGG_2021_Human")
     kinases = genesets.load("enrichr_2020_libraries", "KEA_2015")
     processes = genesets.load(

@@ -190,7 +190,7 @@ def test_real_aliases(local_data):
     frame = complete_genes(model(), ["MLL", "p21", "ENSG00000141510", "NEAT1"], n=None)
     assert {"KMT2A", "TP53", "NEAT1"} <= set(frame.loc[frame["known"], "gene"])
     assert frame.attrs["renamed"]["MLL"] == "KMT2A" and frame.attrs["renamed"]["ENSG00000141510"] == "TP53"
-    twice = complete_genes(model(), ["MLL", "HRX", "TP53"], n=None)  # two former names of one gene
+    twice = complete_genes(model(), ["MLL", "CXXC7", "TP53"], n=None)  # two former names of one gene
     assert set(twice.loc[twice["known"], "gene"]) == {"KMT2A", "TP53"} and not twice.attrs["unknown"]
 
 

@@ -1,6 +1,5 @@
 """Gene identity, on a small table of our own and on the real one."""
 
-
 import pandas as pd
 import pytest
 

@@ -130,16 +130,14 @@ def _real(folder: Path, model: str, now: str) -> dict[str, Any]:
 
 def _simulated(folder: Path, lacking: str, now: str) -> dict[str, Any]:
     from txfm_lite import completion, gene_pages, genesets, gsfm_training
-    from txfm_lite.gsfm import GSFMConfig
 
     sets = genesets.simulated(n_sets=600, n_genes=400)
     logging.getLogger("txfm_lite").setLevel(logging.WARNING)
     genes = genesets.vocabulary(sets)
     with tempfile.TemporaryDirectory() as run:
-        model = gsfm_training.fit(
-            sets[100:], GSFMConfig(n_tokens=len(genes) + 2, d_model=32),
-            gsfm_training.GSFMTrainConfig(epochs=30), run, genes=genes, progress=False,
-        ).model  # fmt: skip
+        schedule = gsfm_training.GSFMTrainConfig(epochs=30)
+        shape = {"d_model": 32}
+        model = gsfm_training.train_on(sets[100:], genes, schedule, run, shape=shape, progress=False).model
     return gene_pages.build(
         partial(completion.complete, model), model.genes[2:],
         {title: sets[which] for title, which in TOPICS.items()}, folder,

@@ -348,3 +348,33 @@ def fit(
     net.save_pretrained(path / "model", **module.identity(), **facts, result=known)
     checkpoint.unlink(missing_ok=True)
     return Run(net.eval(), path)
+
+
+def train_on(
+    sets: GeneSets,
+    genes: Sequence[str],
+    config: GSFMTrainConfig,
+    path: str | Path,
+    *,
+    shape: dict[str, Any] | None = None,
+    **options: Any,
+) -> Run:
+    """Train over a vocabulary: its genes alone are seen, and sets with none of them are left out.
+
+    Parameters
+    ----------
+    sets : GeneSets
+    genes : sequence of str
+        For example of :func:`txfm_lite.genesets.vocabulary`.
+    config : GSFMTrainConfig
+    path : path
+        As for :func:`fit`.
+    shape : dict, optional
+        Fields of :class:`~txfm_lite.gsfm.GSFMConfig`, beside ``n_tokens``.
+    **options
+        Further arguments of :func:`fit`.
+    """
+    known = sets.over(genes)
+    kept = known[known.sizes > 0]
+    log.info("%d of %d sets have a gene of the vocabulary", len(kept), len(sets))
+    return fit(kept, GSFMConfig(len(genes) + len(SPECIALS), **(shape or {})), config, path, **options)

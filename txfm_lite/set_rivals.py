@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .evaluate.set_statistics import only
 from .genesets import GeneSets
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def cosine(vectors: pd.DataFrame, universe: Sequence[str]) -> Predictor:
     lengths, known = _directions(vectors, universe)
 
     def predict(visible):
-        given = _only(visible, known)
+        given = only(visible, known)
         scores = (given @ lengths) @ lengths.T
         scores -= given.toarray()  # itself: the cosine is one
         scores /= _others(given)
@@ -316,14 +317,6 @@ def _unit(x: sp.csr_matrix) -> sp.csr_matrix:
     """Return rows of ones scaled to length one."""
     x = x.copy()
     x.data = np.repeat(1 / np.sqrt(np.maximum(np.diff(x.indptr), 1)), np.diff(x.indptr)).astype(np.float32)
-    return x
-
-
-def _only(x: sp.csr_matrix, columns: np.ndarray) -> sp.csr_matrix:
-    """Return the entries in some columns, bool (G,); the shape stays."""
-    x = x.copy()
-    x.data = x.data * columns[x.indices].astype(np.float32)
-    x.eliminate_zeros()
     return x
 
 

@@ -29,8 +29,7 @@ from . import results, set_rivals
 from .evaluate import genesets as benchmark
 from .evaluate import scores, set_splits
 from .genesets import GeneSets, concatenate, nearest, simulated
-from .gsfm import GSFMConfig
-from .gsfm_training import GSFMTrainConfig, Run, fit
+from .gsfm_training import GSFMTrainConfig, Run, train_on
 
 log = logging.getLogger("txfm_lite")
 
@@ -68,7 +67,7 @@ class Recipe:
     schedule : GSFMTrainConfig
         Its seed is that of each run.
     trainer : dict
-        Further arguments of :func:`~txfm_lite.gsfm_training.fit`.
+        Further arguments of :func:`~txfm_lite.gsfm_training.train_on`.
     """
 
     runs: Path
@@ -78,12 +77,9 @@ class Recipe:
 
     def train(self, sets: GeneSets, universe: np.ndarray, name: str, seed: int, **schedule: Any) -> Run:
         """Train on the sets, over the genes of the universe; return the run."""
-        sets = sets.over(universe)
-        sets = sets[sets.sizes > 0]
-        config = GSFMConfig(len(universe) + 2, **self.fields)
         how = dataclasses.replace(self.schedule, seed=seed, **schedule)
         path = Path(self.runs) / f"{slug(name)}-seed{seed}"
-        return fit(sets, config, how, path, progress=False, **self.trainer)
+        return train_on(sets, universe, how, path, shape=self.fields, progress=False, **self.trainer)
 
     def predictor(
         self, model: str, sets: GeneSets, universe: np.ndarray, name: str, seed: int, **schedule: Any

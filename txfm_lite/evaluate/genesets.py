@@ -283,9 +283,9 @@ def _score_block(
 
     found = {"": measured(hidden, candidates)}
     if not known.all():
-        own = _only(hidden, known)
+        own = set_statistics.only(hidden, known)
         found["own genes"] = measured(own, candidates & known)
-        few = (np.diff(own.indptr) < LEAST) | (np.diff(_only(visible, known).indptr) < LEAST)
+        few = (np.diff(own.indptr) < LEAST) | (np.diff(set_statistics.only(visible, known).indptr) < LEAST)
         found["own genes"][few] = np.nan
     if popularity is not None:
         place = np.argsort(np.argsort(popularity, kind="stable"), kind="stable")
@@ -297,15 +297,6 @@ def _score_block(
             set_statistics.matched_auroc(filled, hidden, candidates, popularity)
         )
     return found
-
-
-def _only(matrix: sp.csr_matrix, columns: np.ndarray) -> sp.csr_matrix:
-    """Return the entries in some columns, bool (G,); the shape stays."""
-    import scipy.sparse as sp
-
-    keep = columns[matrix.indices]
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))[keep]
-    return sp.csr_matrix((matrix.data[keep], (rows, matrix.indices[keep])), matrix.shape)
 
 
 def _per_term(values: np.ndarray, term: np.ndarray, n_terms: int) -> pd.DataFrame:

@@ -242,6 +242,15 @@ def compare(values: pd.DataFrame, groups: np.ndarray | None = None) -> pd.DataFr
     return found.assign(q=false_discovery_control(found["p"]))
 
 
+def only(matrix: sp.csr_matrix, columns: np.ndarray) -> sp.csr_matrix:
+    """Return the entries in some columns, bool (G,); the shape stays."""
+    import scipy.sparse as sp
+
+    keep = columns[matrix.indices]
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))[keep]
+    return sp.csr_matrix((matrix.data[keep], (rows, matrix.indices[keep])), matrix.shape)
+
+
 def _standing(
     scores: np.ndarray, hidden: sp.csr_matrix, candidates: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
