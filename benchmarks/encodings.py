@@ -3,6 +3,7 @@
     python benchmarks/encodings.py                            # 10,000 cells x 25,000 genes, a minute
     python benchmarks/encodings.py --cells 2000 --rounds 1    # seconds
     python benchmarks/encodings.py --device cuda              # the sorting on a GPU
+    python benchmarks/encodings.py --store                    # into results/benchmarks
 
 First the rank-value tokens alone, from counts in memory to tokens in memory: one cell at a time (normalise,
 argsort, map), as Geneformer's tokeniser does it and without scipy's slices, which cost more than the sorting;
@@ -26,7 +27,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from txfm_lite import encodings
+from txfm_lite import encodings, results
 
 NNZ = 1_549  # mean non-zeros per cell, as in benchmarks/loader.py
 
@@ -80,6 +81,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", help="also sort here, with torch")
+    parser.add_argument("--store", action="store_true", help="write into the repository's results")
     args = parser.parse_args()
     x = random_cells(args.cells, args.genes)
     median = np.random.default_rng(1).lognormal(1, 0.5, args.genes).astype(np.float32)
@@ -129,23 +131,21 @@ def main() -> None:
                 expected = found
             elif name.startswith("descending"):
                 np.testing.assert_array_equal(found, expected)
-    rates = {
-        name: {
+    rows = [
+        {
+            "from": "arrays" if name in arrays else "an AnnData",
+            "encoding": name,
             "cells_per_s": round(args.cells / s),
             "ratio": round(seconds["loop"] / s, 2),
             "ratio_of_cpu_time": round(cpu["loop"] / cpu[name], 2),
         }
         for name, s in seconds.items()
-    }
-    result = {
-        "cells": args.cells,
-        "genes": args.genes,
-        "nnz_per_cell": round(x.nnz / args.cells),
-        "tokens_alone": {name: rates[name] for name in arrays},
-        "from_an_anndata": {name: rates[name] for name in whole},
-        "load_1min": round(os.getloadavg()[0], 1),
-    }
-    print(json.dumps(result, indent=1))
+    ]
+    print(json.dumps(rows, indent=1))
+    if args.store:
+        sizes = {"cells": args.cells, "genes": args.genes, "nnz_per_cell": round(x.nnz / args.cells)}
+        facts = results.provenance(**sizes, load=os.getloadavg()[0])
+        results.write(f"benchmarks/encodings-{args.device or 'cpu'}-{args.cells}", rows, facts)
 
 
 if __name__ == "__main__":
