@@ -36,16 +36,15 @@ WITHIN = ("popularity within library", "popularity of other libraries")  # read 
 
 
 def predictors(
-    libraries: dict, train: genesets.GeneSets, universe: np.ndarray, corpus: Path, seed: int
+    libraries: dict, train: genesets.GeneSets, universe: np.ndarray, seed: int
 ) -> dict[str, Callable[[str], Callable]]:
     """Return for every name a function from a library's name to a predictor."""
 
     @functools.cache
     def profiles():
-        from txfm_lite.corpus import Corpus
-        from txfm_lite.evaluate.weights import coexpression
+        from txfm_lite.evaluate.weights import bulk_coexpression
 
-        return coexpression(Corpus.open(corpus), seed=seed)
+        return bulk_coexpression()
 
     def vectors(kind):
         from txfm_lite.embed import gene_vectors
@@ -76,7 +75,7 @@ def predictors(
     return found
 
 
-def study(args: argparse.Namespace, libraries: dict, universe: np.ndarray, corpus: Path) -> None:
+def study(args: argparse.Namespace, libraries: dict, universe: np.ndarray) -> None:
     """Run one of the studies that train models of their own."""
     from txfm_lite.gsfm_training import GSFMTrainConfig
 
@@ -98,7 +97,7 @@ def study(args: argparse.Namespace, libraries: dict, universe: np.ndarray, corpu
         set_studies.store_choices(recipe, train, universe, seeds=args.seeds, folder=args.folder)
     else:
         for seed in args.seeds:
-            made = predictors(libraries, train, universe, corpus, seed)
+            made = predictors(libraries, train, universe, seed)
             names = args.models or [name for name in made if name not in (*SLOW, *WITHIN)]
             fits = {name: functools.partial(made[name], name) for name in names}
             if args.gsfm:
@@ -120,7 +119,6 @@ def main() -> None:
     parser.add_argument("--tier", choices=["clean", "all"], default="clean", help="of the training sets")
     parser.add_argument("--gsfm", type=Path, help="folder of a trained model: only it is scored")
     parser.add_argument("--name", default="GSFM", help="of that model in tables")
-    parser.add_argument("--corpus", type=Path, help="of expression; by default diverserna-mini in the cache")
     parser.add_argument("--write-splits", type=Path, help="only write the splits, for others to use")
     parser.add_argument("--folder", type=Path, help="of the results; by default the repository's")
     parser.add_argument("--study", choices=["size", "leakage", "time", "choices"])
@@ -137,9 +135,8 @@ def main() -> None:
         return
     clean = genesets.training("clean")
     universe = benchmark.common_universe(libraries, genesets.vocabulary(clean))
-    corpus = args.corpus or files.cache_directory() / "corpora" / "diverserna-mini"
     if args.study:
-        study(args, libraries, universe, corpus)
+        study(args, libraries, universe)
         return
     train = clean if args.tier == "clean" else genesets.training(args.tier)
     popularity = set_rivals.counted(clean, universe)
@@ -150,7 +147,7 @@ def main() -> None:
         predict = set_rivals.from_model(model, universe)
         chosen = {args.name: lambda _: predict}
     else:
-        chosen = predictors(libraries, train, universe, corpus, args.seed)
+        chosen = predictors(libraries, train, universe, args.seed)
         names = args.models or [name for name in chosen if name not in SLOW]
         if unknown := set(names) - set(chosen):
             raise SystemExit(f"no model is called {', '.join(unknown)}; there are {', '.join(chosen)}")

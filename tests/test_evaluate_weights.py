@@ -62,6 +62,33 @@ def test_coexpression_is_pearsons_correlation_within_datasets(corpus):
     assert weights.coexpression(corpus, n_samples=50).shape == (60, 50)
 
 
+def test_bulk_coexpression_joins_datasets_of_different_units(monkeypatch):
+    """Counts and logarithms, a gene with a gap, one without a match, genes of one dataset only."""
+    rng = np.random.default_rng(0)
+    counts, logs = rng.poisson(20, (8, 4)).astype(float), rng.normal(size=(9, 4))
+    logs[2, 3] = np.nan
+    made = {
+        "a": (counts, ["A", "B", "C", "unknown"], [True, True, True, False], "read counts"),
+        "b": (logs, ["B", "A", "D", "C"], [True] * 4, "log2 RSEM"),
+    }
+
+    def load(name):
+        x, genes, matched, units = made[name]
+        adata = anndata.AnnData(x, var=pd.DataFrame({"matched": matched}, index=genes))
+        adata.uns["source"] = {"units": units}
+        return adata
+
+    monkeypatch.setattr("txfm_lite.datasets.load", load)
+    found = weights.bulk_coexpression(["a", "b"])
+    assert sorted(found.index) == ["A", "B", "C", "D"] and found.shape == (4, 17)
+    kept = np.log1p(counts[:, :3] / counts[:, :3].sum(axis=1, keepdims=True) * 1e6)
+    joined = np.concatenate(
+        [kept[:, :2] - kept[:, :2].mean(axis=0), logs[:, [1, 0]] - logs[:, [1, 0]].mean(axis=0)]
+    )
+    np.testing.assert_allclose(np.corrcoef(found.loc[["A", "B"]]), np.corrcoef(joined.T), atol=1e-5)
+    assert not found.loc["C"].iloc[8:].any() and not found.loc["D"].iloc[:8].any()
+
+
 def test_gene_sources_are_scored_and_stored_once(corpus, tmp_path, monkeypatch):
     torch.manual_seed(0)
     models = [TxFM(TxFMConfig(**SHAPE), GENES) for _ in range(2)]

@@ -192,7 +192,7 @@ def cosine(vectors: pd.DataFrame, universe: Sequence[str]) -> Predictor:
     ----------
     vectors : DataFrame, shape (genes, d)
         Indexed by symbol: of :func:`txfm_lite.embed.gene_vectors`, GenePT's, or expression over samples,
-        whose cosine is co-expression (:func:`txfm_lite.evaluate.weights.coexpression`).
+        whose cosine is co-expression (:func:`txfm_lite.evaluate.weights.bulk_coexpression`).
     universe : sequence of str
         Genes without a vector, or with one of zeros, are not known.
 
@@ -234,7 +234,7 @@ def prismexp(
     train : GeneSets
     universe : sequence of str
     profiles : DataFrame, shape (genes, samples)
-        Of :func:`txfm_lite.evaluate.weights.coexpression`.
+        Of :func:`txfm_lite.evaluate.weights.bulk_coexpression`.
     n_clusters : int
     n_sets : int
         From how many training sets, drawn at random, trees learn.

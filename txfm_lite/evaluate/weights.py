@@ -39,6 +39,15 @@ SIGNIFICANT = 0.01
 Sources = dict[str, tuple[Callable[[int], "pd.DataFrame"], dict[str, Any]]]
 PROFILES = {"ordered": True, "dimensions": ()}  # to be compared as they are
 
+# tissues, cell lines and tumours, whole transcriptomes; counts or not, a correlation does not mind
+BULK = (
+    "tcga_pancan_cognoma",
+    "hpa_rna_tables",
+    "roadmap_57epigenomes",
+    "gtex_brain_counts_damirseq",
+    "gtex_median_tpm",
+)
+
 
 def coexpression(
     corpus: Corpus, n_samples: int = 4096, seed: int = 0, *, within: bool = True
@@ -76,6 +85,40 @@ def coexpression(
         x -= x.sum(axis=0) / np.maximum(measured.sum(axis=0), 1)
         x[~measured] = 0
     return _labelled(np.ascontiguousarray(x.T), corpus.genes)
+
+
+def bulk_coexpression(names: Sequence[str] = BULK) -> pd.DataFrame:
+    """Return each gene's expression over bulk samples, to be compared as that of :func:`coexpression`.
+
+    Logarithms of counts per million (of what is a logarithm already, the values as they are), less the gene's
+    mean over the samples of its dataset; zero where a dataset does not measure the gene.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Datasets of the manifests.
+
+    Returns
+    -------
+    DataFrame, float32, shape (G, samples)
+        G are all genes that some dataset measures.
+    """
+    import pandas as pd
+    import scipy.sparse as sp
+
+    from .. import datasets
+
+    parts = []
+    for name in names:
+        adata = datasets.load(name)
+        adata = adata[:, adata.var["matched"].to_numpy()]
+        x = adata.X.toarray() if sp.issparse(adata.X) else np.array(adata.X)
+        measured = np.isfinite(x).all(axis=0)
+        x = x[:, measured].astype(np.float64)
+        if not adata.uns["source"]["units"].startswith("log"):
+            x = np.log1p(x / x.sum(axis=1, keepdims=True) * 1e6)
+        parts.append(pd.DataFrame((x - x.mean(axis=0)).T, adata.var_names[measured]))
+    return pd.concat(parts, axis=1, ignore_index=True).fillna(0).astype(np.float32)
 
 
 def random_vectors(names: Sequence[str], dimension: int = 255, seed: int = 0) -> pd.DataFrame:
