@@ -115,7 +115,7 @@ def test_in_large_terms_members_are_hidden_some_at_a_time(monkeypatch):
 def test_auroc_is_that_of_scikit_learn(ties):
     complete, sets = Completer(), library()
     scores = (lambda x: np.rint(complete(x))) if ties else complete
-    found = gene_pages._aurocs(scores, sets, np.random.default_rng(42))
+    found, _ = gene_pages._halves(scores, sets, np.random.default_rng(42))
     universe, given, expected = np.unique(sets.indices), list(complete.given), []
     for term in np.flatnonzero(sets.sizes >= 10):
         members, values = set(sets.indices[sets.indptr[term] : sets.indptr[term + 1]]), []
@@ -129,6 +129,22 @@ def test_auroc_is_that_of_scikit_learn(ties):
     assert not given
     np.testing.assert_allclose(found[sets.sizes >= 10], expected, rtol=1e-6)
     assert np.isnan(found[sets.sizes < 10]).all() and (sets.sizes < 10).sum() == 3
+
+
+def test_probabilities_are_the_shares_of_true_members():
+    """A completer that knows each set's other half, but for noise: its log odds are known."""
+    rng, sets = np.random.default_rng(0), library((40,) * 40)
+    universe, truth = np.unique(sets.indices), sets.csr().toarray()
+
+    def complete(x):  # 2 for members, 0 for others, and noise of variance 1: odds rise by e^2 per unit
+        term = np.argmax(x.csr() @ truth.T, axis=1)
+        return 2 * truth[term] + rng.normal(size=(len(x), truth.shape[1]))
+
+    _, (slope, start) = gene_pages._halves(complete, sets, np.random.default_rng(1))
+    prior = np.log(20 / (len(universe) - 40))
+    assert slope == pytest.approx(2, abs=0.15) and start == pytest.approx(prior - 2, abs=0.15)
+    _, (slope, start) = gene_pages._halves(lambda x: -complete(x), sets, np.random.default_rng(1))
+    assert slope == 0 and start == pytest.approx(prior, abs=0.02)
 
 
 def test_terms_of_fewer_than_five_genes_are_left_out():
@@ -196,7 +212,9 @@ def test_the_files_hold_the_numbers(made):
             pd.testing.assert_frame_equal(page[["known", "rank"]], rows[["known", "rank"]], check_dtype=False)
             assert page["term"].tolist() == terms["term"].tolist()
             np.testing.assert_allclose(page[["logit", "z"]], rows[["logit", "z"]], atol=0.0051)
-            np.testing.assert_allclose(page["probability"], 1 / (1 + np.exp(-rows["logit"])), atol=0.0015)
+            slope, start = found.curve
+            expected = 1 / (1 + np.exp(-(slope * rows["logit"] + start)))
+            np.testing.assert_allclose(page["probability"], expected, atol=0.0015)
             same = ["auroc", "uniqueness"]
             np.testing.assert_allclose(page[same], terms[same], atol=0.00051)
             shard = data(

@@ -73,7 +73,7 @@ def fingerprint(profile: str, model: str, lacking: str) -> str:
     from txfm_lite import files, manifests, pretrained
 
     state = hashlib.sha256(f"{profile if lacking else 'real'} {lacking} {EXAMPLES} {LINKS}".encode())
-    for name in ("gene_pages", "gene_shards", "completion", "genes"):
+    for name in ("gene_pages", "gene_shards", "completion", "calibration", "genes"):
         state.update(Path(txfm_lite.__file__).with_name(f"{name}.py").read_bytes())
     state.update(Path(__file__).read_bytes())
     if not lacking:

@@ -139,7 +139,19 @@ def _curve(method: str, x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Cur
         from sklearn.isotonic import IsotonicRegression
 
         return IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(x, y, weight).predict
+    slope, start = platt(x, y, weight)
+    return lambda logits: 1 / (1 + np.exp(-(slope * logits + start)))
+
+
+def platt(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Return slope and intercept of the logistic curve from logits `x` to truths `y`, 0 or 1, shape (k,).
+
+    The curve never falls: where it would, it is level, at the weighted share of ones.
+    """
     from sklearn.linear_model import LogisticRegression
 
     fitted = LogisticRegression(C=np.inf).fit(x[:, None], y, weight)
-    return lambda logits: fitted.predict_proba(logits[:, None])[:, 1]
+    if (slope := float(fitted.coef_[0, 0])) > 0:
+        return slope, float(fitted.intercept_[0])
+    share = np.average(y, weights=weight)
+    return 0.0, float(np.log(share / (1 - share)))

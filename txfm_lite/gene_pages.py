@@ -2,7 +2,7 @@
 
 A *completer* takes sets of genes and gives every gene a logit, its log odds to be one more member (see
 `txfm_lite.completion`). Each term of a library is completed once; read across all terms, the logits of one
-gene are a page about it. Four quantities are kept, and each answers another question:
+gene are a page about it. Five quantities are kept, and each answers another question:
 
 - **new terms**: the gene is no member, the whole term was the input. Kept where the logit is above 0 or
   `z`, the logit standardised over all genes for this term, is above 1.645 (one-sided 5 %).
@@ -11,6 +11,9 @@ gene are a page about it. Four quantities are kept, and each answers another que
   terms count, whatever the score: a low one says that the rest of the term does not look like this gene.
 - **AUROC** of a term: how well its other half is found from one half, the median of five splits. Candidates
   are the genes of the library that were not given.
+- **probability**: the share of true members among the hidden halves and all other genes of the library that
+  have such a logit, by a logistic curve per library. Half of a term was missing there: an upper bound for a
+  term that is complete.
 - **uniqueness** of a term: of the genes that it is predicted for, the share that has it among their ten best.
   Near 0, it is predicted for everybody.
 
@@ -58,11 +61,15 @@ class Predictions:
         that were not given to the model (1: the highest). Sorted by gene, then by logit, falling.
     totals : ndarray of int, shape (G, 2)
         Known and new terms of each gene before only the best were kept.
+    curve : tuple of float
+        Slope and intercept that turn a logit into calibrated log odds; (1, 0), which leaves the model's own,
+        without a term of ten genes.
     """
 
     terms: pd.DataFrame
     rows: pd.DataFrame
     totals: np.ndarray
+    curve: tuple[float, float]
 
 
 def predict(
@@ -94,16 +101,17 @@ def predict(
     held = _known(complete, library, np.random.default_rng(seed))
     totals = np.column_stack([np.bincount(library.indices, minlength=len(library.genes)), totals])
     rows = pd.concat([_first(held, known), best]).sort_values(["gene", "logit", "z"], ascending=[1, 0, 0])
+    aurocs, curve = _halves(complete, library, np.random.default_rng(seed))
     terms = pd.DataFrame(
         {
             "size": library.sizes,
-            "auroc": _aurocs(complete, library, np.random.default_rng(seed)),
+            "auroc": aurocs,
             "uniqueness": unique / np.maximum(predicted, 1),
             "predicted": predicted,
         },
         index=pd.Index(library.names, name="term"),
     )
-    return Predictions(terms, rows.reset_index(drop=True), totals)
+    return Predictions(terms, rows.reset_index(drop=True), totals, curve)
 
 
 def build(
@@ -257,10 +265,17 @@ def _first(rows: pd.DataFrame, n: int) -> pd.DataFrame:
     return rows[rows.groupby("gene").cumcount() < n]
 
 
-def _aurocs(complete: Completer, library: GeneSets, rng: np.random.Generator) -> np.ndarray:
-    """Return per term the median AUROC of finding one half from the other; nan for terms below ten genes."""
+def _halves(
+    complete: Completer, library: GeneSets, rng: np.random.Generator
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """Find one half of each term from the other.
+
+    Return per term the median AUROC, nan for terms below ten genes, and the library's curve.
+    """
+    from .calibration import PER_POSITIVE, platt
+
     universe = np.unique(library.indices)
-    jobs = []
+    jobs, points = [], []
     for term in np.flatnonzero(library.sizes // 2 >= HALF):
         members = library.indices[library.indptr[term] : library.indptr[term + 1]]
         for _ in range(SPLITS):
@@ -272,7 +287,14 @@ def _aurocs(complete: Completer, library: GeneSets, rng: np.random.Generator) ->
         for i, (term, visible, hidden) in enumerate(jobs[here], here.start):
             row = logits[i - here.start]
             found[term, i % SPLITS] = _auroc(row[universe], row[visible], row[hidden])
-    return np.median(found, axis=1)
+            others = np.setdiff1d(rng.choice(universe, PER_POSITIVE * len(hidden)), [*visible, *hidden])
+            n_others = len(universe) - len(visible) - len(hidden)
+            weight = np.repeat([1, n_others / max(len(others), 1)], [len(hidden), len(others)])
+            points.append((row[np.append(hidden, others)], weight, np.arange(len(weight)) < len(hidden)))
+    if not points:
+        return np.median(found, axis=1), (1.0, 0.0)
+    x, weight, y = map(np.concatenate, zip(*points, strict=True))
+    return np.median(found, axis=1), platt(x, y.astype(float), weight)
 
 
 def _auroc(candidates: np.ndarray, visible: np.ndarray, hidden: np.ndarray) -> float:

@@ -6,7 +6,7 @@ script of one call, ``geneExplorer.file(name, data)``, and the data are JSON:
 ===================  ==========================================================================
 file                 holds
 ===================  ==========================================================================
-``manifest.js``      libraries with sources and licences, model, date, seed; how many of the others there are
+``manifest.js``      libraries with sources, licences, curves; model, date, seed; how many others there are
 ``names-<i>.js``     all symbols and aliases, in order, from the manifest's ``starts[i]`` on
 ``shard-<i>.js``     the pages of some genes, those whose hash leaves remainder `i`, with the terms they use
 ===================  ==========================================================================
@@ -77,7 +77,8 @@ def write(
         n_shards = _put_shards(aside, _pages(genes, found, close, resolver))
         libraries = [
             {"title": title, **sources.get(title, {}), "terms": len(x.terms),
-             "scored": int(x.terms["auroc"].notna().sum()), "auroc": _median(x.terms["auroc"])}
+             "scored": int(x.terms["auroc"].notna().sum()), "auroc": _median(x.terms["auroc"]),
+             "curve": [round(number, 4) for number in x.curve]}
             for title, x in found.items()
         ]  # fmt: skip
         manifest = {
@@ -123,10 +124,10 @@ def read(folder: str | Path, gene: str) -> pd.DataFrame:
         for flag, flat in ((True, of_gene[2]), (False, of_gene[3])):
             rows = np.array(flat, dtype=float).reshape(-1, 4)
             term = rows[:, 0].astype(int)
-            logit = rows[:, 1] / SCALES["logit"]
+            logit, (slope, start) = rows[:, 1] / SCALES["logit"], library["curve"]
             columns = {
                 "library": library["title"], "term": np.array(terms["name"], dtype=object)[term],
-                "known": flag, "probability": 1 / (1 + np.exp(-logit)), "logit": logit,
+                "known": flag, "probability": 1 / (1 + np.exp(-(slope * logit + start))), "logit": logit,
                 "z": rows[:, 2] / SCALES["z"], "rank": rows[:, 3].astype(int),
                 **{k: np.array(terms[k], dtype=float)[term] / SCALES[k] for k in ("auroc", "uniqueness")},
                 "size": np.array(terms["size"])[term],

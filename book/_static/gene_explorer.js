@@ -210,13 +210,15 @@
   function page(manifest, shard, gene) {
     const at = shard.symbols.indexOf(gene), [entrez, ensembl, title] = shard.facts[at];
     const libraries = manifest.libraries.map((source, k) => {
+      const [slope, intercept] = source.curve;
       const terms = shard.terms[k], [known, fresh, ...flat] = shard.rows[at][k];
       const rows = flat.flatMap((numbers, i) => {
         const part = [];
         for (let j = 0; j < numbers.length; j += 4) {
           const t = numbers[j], logit = numbers[j + 1] / 100;
           part.push({
-            term: terms.name[t], status: i ? "new" : "known", probability: 1 / (1 + Math.exp(-logit)), logit,
+            term: terms.name[t], status: i ? "new" : "known", logit,
+            probability: 1 / (1 + Math.exp(-(slope * logit + intercept))),
             z: numbers[j + 2] / 100, rank: numbers[j + 3], size: terms.size[t],
             auroc: terms.auroc[t] === null ? null : terms.auroc[t] / 1000, uniqueness: terms.uniqueness[t] / 1000,
           });
