@@ -1,0 +1,327 @@
+"""Scores of an ablation's model, and the statistics by which settings are compared with the default.
+
+The TxFM paper compares three scores: the share of consistent perturbations (a two-proportion z test), and the
+recall of known relationships by codebook and decoder vectors (a t test over draws of the null), each corrected
+after Benjamini and Hochberg within a score. Here:
+
+- *perturbations* are those of screens that nothing was trained on. By the paper's test of consistency none or all
+  are significant at our scale, so that the share compared is that against permuted labels, with at most
+  :data:`CELLS` cells each; the paper's stands beside it. The z test takes perturbations for independent draws and
+  counts each once, with its mean outcome over seeds.
+- the t test is Welch's, over *seeds*: whole trainings, not draws of a null. So is every interval. A setting
+  agrees with the paper if the sign of its difference does and the interval excludes zero.
+- losses in different units are compared by one thing that all models predict, the normalised counts of
+  validation batches: the share of the Poisson loss between mean profile and perfect prediction.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import results
+from . import alignment, cells, consistency, genes, scores
+from .scores import partial
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..ablate_data import Prepared, Study
+    from ..corpus import Corpus
+    from ..txfm import TxFM
+
+CELLS = 50  # of a perturbation, for the share against permuted labels: with all of them, nearly all differ
+AXES = {"codebook": 32, "decoder": 256}  # the paper's; all there are in a narrow model
+N_VALIDATION = 512  # samples
+LEVEL = 0.95
+#: The paper's three scores: name -> (metric, variant) of our rows, of the printed ones, and the test.
+THREE = {
+    "perturbations": (("p.cst permuted", ""), ("p.cst", ""), "z"),
+    "codebook": (("recall", "codebook"), ("recall", "codebook"), "t"),
+    "decoder": (("recall", "decoder"), ("recall", "decoder"), "t"),
+}
+#: Further scores to read them with: name -> (metric, variant).
+BESIDE = {
+    "reconstruction": ("Poisson explained", ""),
+    "cell types": ("kNN", ""),
+    "perturbations, paper's test": ("p.cst", ""),
+    "perturbations, percentile": ("p.cst percentile", ""),
+    "decoder, all axes": ("recall", "decoder, most axes"),
+}
+
+
+def score(
+    model: TxFM | None, name: str, prepared: Prepared, corpus: Corpus, seed: int
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
+    """Score a model in every way.
+
+    Parameters
+    ----------
+    model : TxFM or None
+        None, for a training that left nothing: a single row without a value.
+    name : str
+        Of the setting.
+    prepared : Prepared
+    corpus : Corpus
+        What it was trained on.
+    seed : int
+        Of the nulls, and of the draws of cells and of hidden genes.
+
+    Returns
+    -------
+    rows : list of dict
+        "Poisson explained" on validation batches; "recall", variants "codebook" and "decoder", both on 32 axes,
+        and "decoder, most axes"; "kNN" across batches of held-out cell types; per screen "p.cst" (the paper's test,
+        on its alignment), "p.cst percentile" (mean of 1 - p) and "p.cst permuted"; and as dataset "all" the mean of
+        the paper's three scores, perturbations over unseen screens.
+    p : dict
+        Screen -> perturbation -> its p against permuted labels.
+    """
+    from ..embed import gene_vectors
+
+    if model is None:
+        return scores.complete([partial("Poisson explained", np.nan)], corpus.path.name, name, seed), {}
+    found = scores.complete([explained(model, corpus, seed)], "validation batches", name, seed)
+    for part, vectors in gene_vectors(model).items():
+        found += scores.complete(_recall(part, vectors, prepared.pairs, seed), "relationships", name, seed)
+    for dataset in prepared.info["cell_types"]:
+        study = prepared.study(dataset)
+        row = cells.knn(embed(model, study), study.labels, study.batches)
+        found += scores.complete([row], dataset, name, seed)
+    p = {}
+    for dataset in prepared.info["screens"]:
+        study = prepared.study(dataset)
+        rows, p[dataset] = perturbed(embed(model, study), study, seed)
+        found += scores.complete(rows, dataset, name, seed)
+    return found + scores.complete([_mean_of_three(found, prepared)], "all", name, seed), p
+
+
+def embed(model: TxFM, study: Study) -> np.ndarray:
+    """Return a study's embeddings, all measured genes shown: float32, shape (n, d)."""
+    from ..inference import encode_rows
+
+    arrays = study.indptr, study.indices, study.counts, study.library_size, study.measured
+    return encode_rows(model, *arrays)
+
+
+def perturbed(values: np.ndarray, study: Study, seed: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Score the consistency of a screen's perturbations, as partial rows, and return each one's p."""
+    labels, controls, batches = study.labels, study.controls, study.batches
+    x = alignment.control_axes(values, batches, controls)
+    order = np.random.default_rng([seed, 2]).permutation(len(x))
+    single, scrambled = (
+        consistency.against_single_cells(x[rows], labels, controls, seed=seed)["p"]
+        for rows in (slice(None), order)
+    )
+    drawn = few(labels, controls, seed)
+    permuted = consistency.against_permutations(
+        x[drawn], labels[drawn], controls[drawn], batches[drawn], seed=seed
+    )["p"]
+    return [
+        partial("p.cst", (single < 0.01).mean(), null=(scrambled < 0.01).mean(), n=len(single)),
+        partial("p.cst percentile", 1 - single.mean(), null=1 - scrambled.mean(), n=len(single)),
+        partial("p.cst permuted", (permuted <= 0.01).mean(), null=0.01, n=len(permuted)),
+    ], permuted.to_dict()
+
+
+def few(labels: np.ndarray, controls: np.ndarray, seed: int, most: int = CELLS) -> np.ndarray:
+    """Return rows with at most so many cells of each perturbation, drawn at random, and all controls, sorted."""
+    import pandas as pd
+
+    order = np.random.default_rng([seed, 5]).permutation(len(labels))
+    place = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
+    return np.sort(order[(place < most) | controls[order]])
+
+
+def explained(model: TxFM, corpus: Corpus, seed: int) -> dict[str, Any]:
+    """Return how well a model predicts the normalised counts of validation batches, as a partial row.
+
+    (floor - loss) / (floor - perfect) of the Poisson loss over all measured genes, whatever the model was trained
+    with; the floor is the mean profile. A model of raw counts is judged by its counts scaled to the library.
+    """
+    import torch
+
+    from ..objectives import LIBRARY_SIZE, poisson_loss
+    from ..pretraining import mean_profile
+    from ..txfm import log_normalise, reveal
+
+    rows = np.random.default_rng(0).permutation(corpus.rows("validation"))[:N_VALIDATION]
+    counts = torch.from_numpy(corpus.csr(rows).toarray())
+    totals = torch.from_numpy(corpus.library_size[rows]).float()
+    measured = torch.from_numpy(corpus.measured[corpus.dataset[rows]])
+    model = model.cpu().eval()
+    with torch.inference_mode():
+        values = model.normalise(counts, totals)
+        generator = torch.Generator().manual_seed(seed)
+        shown = reveal(measured, model.config.n_revealed, generator)
+        log_rate = model.decode(model.encode(values.gather(1, shown[0]), *shown), measured)
+        if model.config.preprocessing == "log1p":
+            log_rate = torch.log1p(torch.expm1(log_rate) * (LIBRARY_SIZE / totals)[:, None])
+        x = log_normalise(counts, totals)
+        profile = torch.from_numpy(np.log1p(mean_profile(corpus, LIBRARY_SIZE))).float()
+        loss, floor, perfect = (
+            poisson_loss(guess, x, measured).item() for guess in (log_rate, profile.expand_as(x), x)
+        )
+    share = (floor - loss) / (floor - perfect)
+    return partial("Poisson explained", share if np.isfinite(share) else np.nan, null=0.0, n=len(rows))
+
+
+def _recall(part: str, vectors: pd.DataFrame, pairs: dict[str, pd.DataFrame], seed: int) -> list[dict[str, Any]]:
+    """Return the recall of any database's pairs by one kind of gene vector."""
+    axes = sorted({genes.DIMENSION, AXES[part]})
+    found = {row["variant"]: row for row in genes.evaluate(vectors, pairs, dimensions=axes, seed=seed)}
+    names = dict(zip(axes, (part, f"{part}, most axes"), strict=False))
+    return [found[f"union, PCA {k}"] | {"variant": name} for k, name in names.items()]
+
+
+def _mean_of_three(rows: list[dict[str, Any]], prepared: Prepared) -> dict[str, Any]:
+    wanted = [((metric, variant), prepared.info["unseen"]) for (metric, variant), _, _ in THREE.values()]
+    parts = [
+        np.mean([r["value"] for r in rows if (r["metric"], r["variant"]) == of
+                 and (r["metric"] == "recall" or r["dataset"] in unseen)])
+        for of, unseen in wanted
+    ]  # fmt: skip
+    return partial("mean of three", float(np.mean(parts)), n=len(parts))
+
+
+def two_proportions(k: float, n: int, l: float, m: int) -> tuple[float, float]:  # noqa: E741
+    """Test whether two shares k / n and l / m differ; return z and the two-sided p, 0 and 1 if all are alike.
+
+    The variance is that of the pooled share, as in the usual two-proportion z test.
+    """
+    from scipy.stats import norm
+
+    pooled = (k + l) / (n + m)
+    sd = np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
+    z = (k / n - l / m) / sd if sd > 0 else 0.0
+    return float(z), float(2 * norm.sf(abs(z)))
+
+
+def over_seeds(ours: np.ndarray, default: np.ndarray) -> tuple[float, float, float, float]:
+    """Return the difference of two means, its 95 % interval and the two-sided p of Welch's t test.
+
+    The interval is nan with fewer than two seeds on a side, and p is 1 where nothing can be told. Seeds that do
+    not differ at all leave an interval without width.
+    """
+    from scipy.stats import ttest_ind
+
+    difference = float(np.mean(ours) - np.mean(default))
+    if min(len(ours), len(default)) < 2:
+        return difference, np.nan, np.nan, 1.0
+    if np.ptp(ours) == np.ptp(default) == 0:
+        return difference, difference, difference, float(difference == 0)
+    test = ttest_ind(ours, default, equal_var=False)
+    low, high = test.confidence_interval(LEVEL)
+    return difference, float(low), float(high), float(test.pvalue)
+
+
+def compare(rows: pd.DataFrame, metric: str, variant: str = "", *, test: str = "t") -> pd.DataFrame:
+    """Compare every setting with the default by one score.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Stored rows, :func:`read`. Of perturbations only unseen screens count. Datasets count equally.
+    metric, variant : str
+    test : str
+        "t", over seeds; or "z" for a share: a perturbation counts once, with its mean outcome over seeds.
+
+    Returns
+    -------
+    DataFrame, indexed by panel and setting
+        `ours`, `default`, `difference`, `low`, `high` (over seeds), `seeds` (the fewer of the two), `p` of the
+        test and `q`, that of all settings corrected after Benjamini and Hochberg. Empty without the default.
+    """
+    import pandas as pd
+    from scipy.stats import false_discovery_control
+
+    here = rows[(rows["metric"] == metric) & (rows["variant"] == variant) & rows["value"].notna()]
+    if metric.startswith("p.cst"):
+        here = here[[dataset in unseen for dataset, unseen in zip(here["dataset"], here["unseen"], strict=True)]]
+    groups = {key: part for key, part in here.groupby(["panel", "model"], sort=False)}
+    found = {}
+    if default := {key: groups.pop(key) for key in list(groups) if key[0] == "default"}:
+        (default,) = default.values()
+        for key, ours in groups.items():
+            a, b = (part.groupby("seed")["value"].mean().to_numpy() for part in (ours, default))
+            difference, low, high, p = over_seeds(a, b)
+            if test == "z":
+                hits = [part.assign(k=part["value"] * part["n"]).groupby("dataset")[["k", "n"]].mean().sum()
+                        for part in (ours, default)]  # fmt: skip
+                p = two_proportions(*(x for h in hits for x in (h["k"], h["n"])))[1]
+            found[key] = [a.mean(), b.mean(), difference, low, high, min(len(a), len(b)), p]
+    columns = ["ours", "default", "difference", "low", "high", "seeds", "p"]
+    index = pd.MultiIndex.from_tuples(found, names=["panel", "setting"]) if found else pd.MultiIndex.from_arrays(
+        [[], []], names=["panel", "setting"])  # fmt: skip
+    frame = pd.DataFrame(list(found.values()), index, columns)
+    return frame.assign(q=false_discovery_control(frame["p"]) if len(frame) else [])
+
+
+def table(rows: pd.DataFrame, printed: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return every setting's three scores beside the paper's.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        As :func:`read` returns them.
+    printed : DataFrame, optional
+        The paper's table; by default ``published/kenyondean2026/table-5``.
+
+    Returns
+    -------
+    DataFrame, indexed by panel, setting and score
+        What :func:`compare` returns, `paper` (its difference from the default; nan where there is no
+        counterpart), `paper significant`, and `verdict`, see :func:`agreement`.
+    """
+    import pandas as pd
+
+    from ..ablate import PANELS
+
+    printed = results.read("published/kenyondean2026/table-5") if printed is None else printed
+    paper = {panel: part for panel, part in rows.groupby(["panel", "model"])["paper"].first().items()}
+    frames = {}
+    for name, (of, theirs, test) in THREE.items():
+        found = compare(rows, *of, test=test)
+        of_score = printed[(printed["metric"] == theirs[0]) & (printed["variant"] == theirs[1])]
+        by = of_score.set_index(["dataset", "model"])
+        base = of_score[of_score["default"]]["value"].mean()
+        keys = [(PANELS[panel], paper[panel, setting]) for panel, setting in found.index]
+        found["paper"] = [by["value"].get(k, np.nan) - base for k in keys]
+        found["paper significant"] = [bool(by["significant"].get(k, False)) for k in keys]
+        found["verdict"] = [agreement(*x) for x in found[["paper", "difference", "low", "high"]].to_numpy()]
+        frames[name] = found
+    return pd.concat(frames, names=["score"]).reorder_levels(["panel", "setting", "score"])
+
+
+def agreement(paper: float, difference: float, low: float, high: float) -> str:
+    """Say whether a difference goes where the paper's goes.
+
+    "direction holds" or "contradicted" if the interval over seeds excludes zero; "not at our scale" if it does not,
+    or there is none; "not in the paper" if there is nothing to compare with, a printed difference of zero included.
+    """
+    if not paper or np.isnan(paper):  # nan is true
+        return "not in the paper"
+    if np.isnan(low) or low <= 0 <= high:
+        return "not at our scale"
+    return "direction holds" if np.sign(difference) == np.sign(paper) else "contradicted"
+
+
+def read(study: str, folder: Path | None = None) -> pd.DataFrame:
+    """Return the stored rows of a study of ablations (FileNotFoundError if there are none)."""
+    return results.read(study, folder)
+
+
+def curves(study: str, folder: Path | None = None) -> pd.DataFrame:
+    """Return what the runs of a study logged at each look, with `panel`, `model` and `seed`."""
+    import pandas as pd
+
+    found = []
+    for file in sorted(((folder or results.directory()) / study).rglob("*.json")):
+        content = json.loads(file.read_text())
+        first, about = content["rows"][0], content["provenance"]
+        names = {"model": first["model"], "seed": first["seed"], "panel": about["panel"], "diverged": about["diverged"]}
+        found += [names | look for look in content["history"]]
+    return pd.DataFrame(found)
