@@ -1,8 +1,8 @@
 """What the ablations train and score on, prepared once as plain files that numpy alone reads.
 
-Table 5 of the TxFM paper varies, among others, how much of a CRISPRi screen of K562 cells is trained on. Ours is
-Gasperini's, the only screen here that may train, a panel of 366 genes. One of its batches trains, and no cell of
-the others ever does; the other screens are held out entirely. Of the training batch there are
+Table 5 of the TxFM paper varies, among others, how much of a CRISPRi screen of K562 cells is trained on. Ours
+is Gasperini's, the only screen here that may train, a panel of 366 genes. One of its batches trains, and no
+cell of the others ever does; the other screens are held out entirely. Of the training batch there are
 
 ==========  ==================================================================================================
 none        nothing
@@ -107,7 +107,9 @@ class Prepared:
         import pandas as pd
 
         with np.load(self.path / "pairs.npz") as file:
-            return {k: pd.DataFrame(v.astype(object), columns=["entity1", "entity2"]) for k, v in file.items()}
+            return {
+                k: pd.DataFrame(v.astype(object), columns=["entity1", "entity2"]) for k, v in file.items()
+            }
 
     def study(self, name: str) -> Study:
         """Read the study of a name in ``info["screens"]`` or ``info["cell_types"]``."""
@@ -244,7 +246,9 @@ def _study(adata: AnnData, genes: Sequence[str], share: float, label: str) -> di
     known = (adata.obs[label].notna() & adata.obs["batch"].notna()).to_numpy()
     adata = adata[known & (np.ravel(adata.X.sum(axis=1)) > 0)].copy()
     counts, measured, library_size = align(adata, genes)
-    controls = adata.obs["is_control"].to_numpy(bool) if label == "perturbation" else np.zeros(len(adata), bool)
+    controls = (
+        adata.obs["is_control"].to_numpy(bool) if label == "perturbation" else np.zeros(len(adata), bool)
+    )
     return {
         "indptr": counts.indptr, "indices": counts.indices.astype(np.uint16),
         "counts": counts.data.astype(np.uint32), "library_size": library_size / share, "measured": measured,
@@ -261,7 +265,11 @@ def _pairs(genes: np.ndarray, screens: dict[str, AnnData] | None) -> dict[str, n
     from .evaluate.genes import known_pairs
 
     if screens:
-        found = {"programme": pd.concat([simulate.partners(a) for a in screens.values() if "target" in a.uns["truth"]])}
+        found = {
+            "programme": pd.concat(
+                [simulate.partners(a) for a in screens.values() if "target" in a.uns["truth"]]
+            )
+        }
     else:
         found = known_pairs()
     there = {name: frame[frame.isin(set(genes)).all(axis=1)] for name, frame in found.items()}

@@ -96,9 +96,7 @@ def phenoprints(
     if against == "single cells":
         found = consistency.against_single_cells(x, screen.groups, screen.controls, seed=seed)
     else:
-        found = consistency.against_permutations(
-            x, screen.groups, screen.controls, screen.batches, seed=seed
-        )
+        found = consistency.against_permutations(x, screen.groups, screen.controls, screen.batches, seed=seed)
     every = np.unique(screen.groups[~screen.controls])
     table = found[["n", "statistic", "p"]].reindex(every)
     table["n"] = table["n"].fillna(1).astype(int)

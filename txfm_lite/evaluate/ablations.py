@@ -1,13 +1,13 @@
 """Scores of an ablation's model, and the statistics by which settings are compared with the default.
 
 The TxFM paper compares three scores: the share of consistent perturbations (a two-proportion z test), and the
-recall of known relationships by codebook and decoder vectors (a t test over draws of the null), each corrected
-after Benjamini and Hochberg within a score. Here:
+recall of known relationships by codebook and decoder vectors (a t test over draws of the null), each
+corrected after Benjamini and Hochberg within a score. Here:
 
-- *perturbations* are those of screens that nothing was trained on. By the paper's test of consistency none or all
-  are significant at our scale, so that the share compared is that against permuted labels, with at most
-  :data:`CELLS` cells each; the paper's stands beside it. The z test takes perturbations for independent draws and
-  counts each once, with its mean outcome over seeds.
+- *perturbations* are those of screens that nothing was trained on. By the paper's test of consistency none or
+  all are significant at our scale, so that the share compared is that against permuted labels, with at most
+  :data:`CELLS` cells each; the paper's stands beside it. The z test takes perturbations for independent draws
+  and counts each once, with its mean outcome over seeds.
 - the t test is Welch's, over *seeds*: whole trainings, not draws of a null. So is every interval. A setting
   agrees with the paper if the sign of its difference does and the interval excludes zero.
 - losses in different units are compared by one thing that all models predict, the normalised counts of
@@ -73,10 +73,10 @@ def score(
     Returns
     -------
     rows : list of dict
-        "Poisson explained" on validation batches; "recall", variants "codebook" and "decoder", both on 32 axes,
-        and "decoder, most axes"; "kNN" across batches of held-out cell types; per screen "p.cst" (the paper's test,
-        on its alignment), "p.cst percentile" (mean of 1 - p) and "p.cst permuted"; and as dataset "all" the mean of
-        the paper's three scores, perturbations over unseen screens.
+        "Poisson explained" on validation batches; "recall", variants "codebook" and "decoder", both on 32
+        axes, and "decoder, most axes"; "kNN" across batches of held-out cell types; per screen "p.cst" (the
+        paper's test, on its alignment), "p.cst percentile" (mean of 1 - p) and "p.cst permuted"; and as
+        dataset "all" the mean of the paper's three scores, perturbations over unseen screens.
     p : dict
         Screen -> perturbation -> its p against permuted labels.
     """
@@ -85,8 +85,11 @@ def score(
     if model is None:
         return scores.complete([partial("Poisson explained", np.nan)], corpus.path.name, name, seed), {}
     found = scores.complete([explained(model, corpus, seed)], "validation batches", name, seed)
-    for part, vectors in gene_vectors(model).items():
-        found += scores.complete(_recall(part, vectors, prepared.pairs, seed), "relationships", name, seed)
+    vectors = gene_vectors(model)
+    for part in AXES:
+        found += scores.complete(
+            _recall(part, vectors[part], prepared.pairs, seed), "relationships", name, seed
+        )
     for dataset in prepared.info["cell_types"]:
         study = prepared.study(dataset)
         row = cells.knn(embed(model, study), study.labels, study.batches)
@@ -128,7 +131,7 @@ def perturbed(values: np.ndarray, study: Study, seed: int) -> tuple[list[dict[st
 
 
 def few(labels: np.ndarray, controls: np.ndarray, seed: int, most: int = CELLS) -> np.ndarray:
-    """Return rows with at most so many cells of each perturbation, drawn at random, and all controls, sorted."""
+    """Return rows, sorted: at most so many random cells of each perturbation, and all controls."""
     import pandas as pd
 
     order = np.random.default_rng([seed, 5]).permutation(len(labels))
@@ -139,8 +142,8 @@ def few(labels: np.ndarray, controls: np.ndarray, seed: int, most: int = CELLS) 
 def explained(model: TxFM, corpus: Corpus, seed: int) -> dict[str, Any]:
     """Return how well a model predicts the normalised counts of validation batches, as a partial row.
 
-    (floor - loss) / (floor - perfect) of the Poisson loss over all measured genes, whatever the model was trained
-    with; the floor is the mean profile. A model of raw counts is judged by its counts scaled to the library.
+    (floor - loss) / (floor - perfect) of the Poisson loss over all measured genes, whatever the model was
+    trained with; the floor is the mean profile. A model of raw counts is judged by its counts scaled to the library.
     """
     import torch
 
@@ -169,7 +172,9 @@ def explained(model: TxFM, corpus: Corpus, seed: int) -> dict[str, Any]:
     return partial("Poisson explained", share if np.isfinite(share) else np.nan, null=0.0, n=len(rows))
 
 
-def _recall(part: str, vectors: pd.DataFrame, pairs: dict[str, pd.DataFrame], seed: int) -> list[dict[str, Any]]:
+def _recall(
+    part: str, vectors: pd.DataFrame, pairs: dict[str, pd.DataFrame], seed: int
+) -> list[dict[str, Any]]:
     """Return the recall of any database's pairs by one kind of gene vector."""
     axes = sorted({genes.DIMENSION, AXES[part]})
     found = {row["variant"]: row for row in genes.evaluate(vectors, pairs, dimensions=axes, seed=seed)}
@@ -203,8 +208,8 @@ def two_proportions(k: float, n: int, l: float, m: int) -> tuple[float, float]: 
 def over_seeds(ours: np.ndarray, default: np.ndarray) -> tuple[float, float, float, float]:
     """Return the difference of two means, its 95 % interval and the two-sided p of Welch's t test.
 
-    The interval is nan with fewer than two seeds on a side, and p is 1 where nothing can be told. Seeds that do
-    not differ at all leave an interval without width.
+    The interval is nan with fewer than two seeds on a side, and p is 1 where nothing can be told. Seeds that
+    do not differ at all leave an interval without width.
     """
     from scipy.stats import ttest_ind
 
@@ -224,7 +229,7 @@ def compare(rows: pd.DataFrame, metric: str, variant: str = "", *, test: str = "
     Parameters
     ----------
     rows : DataFrame
-        Stored rows, :func:`read`. Of perturbations only unseen screens count. Datasets count equally.
+        Stored rows, of :func:`txfm_lite.results.read`. Of screens only unseen ones count; datasets count equally.
     metric, variant : str
     test : str
         "t", over seeds; or "z" for a share: a perturbation counts once, with its mean outcome over seeds.
@@ -232,15 +237,17 @@ def compare(rows: pd.DataFrame, metric: str, variant: str = "", *, test: str = "
     Returns
     -------
     DataFrame, indexed by panel and setting
-        `ours`, `default`, `difference`, `low`, `high` (over seeds), `seeds` (the fewer of the two), `p` of the
-        test and `q`, that of all settings corrected after Benjamini and Hochberg. Empty without the default.
+        `ours`, `default`, `difference`, `low`, `high` (over seeds), `seeds` (the fewer of the two), `p` of
+        the test and `q`, that of all settings corrected after Benjamini and Hochberg. Empty without the default.
     """
     import pandas as pd
     from scipy.stats import false_discovery_control
 
     here = rows[(rows["metric"] == metric) & (rows["variant"] == variant) & rows["value"].notna()]
     if metric.startswith("p.cst"):
-        here = here[[dataset in unseen for dataset, unseen in zip(here["dataset"], here["unseen"], strict=True)]]
+        here = here[
+            [dataset in unseen for dataset, unseen in zip(here["dataset"], here["unseen"], strict=True)]
+        ]
     groups = {key: part for key, part in here.groupby(["panel", "model"], sort=False)}
     found = {}
     if default := {key: groups.pop(key) for key in list(groups) if key[0] == "default"}:
@@ -254,9 +261,8 @@ def compare(rows: pd.DataFrame, metric: str, variant: str = "", *, test: str = "
                 p = two_proportions(*(x for h in hits for x in (h["k"], h["n"])))[1]
             found[key] = [a.mean(), b.mean(), difference, low, high, min(len(a), len(b)), p]
     columns = ["ours", "default", "difference", "low", "high", "seeds", "p"]
-    index = pd.MultiIndex.from_tuples(found, names=["panel", "setting"]) if found else pd.MultiIndex.from_arrays(
-        [[], []], names=["panel", "setting"])  # fmt: skip
-    frame = pd.DataFrame(list(found.values()), index, columns)
+    index = pd.MultiIndex.from_arrays(np.array(list(found), dtype=object).reshape(-1, 2).T)
+    frame = pd.DataFrame(list(found.values()), index.set_names(["panel", "setting"]), columns)
     return frame.assign(q=false_discovery_control(frame["p"]) if len(frame) else [])
 
 
@@ -266,7 +272,7 @@ def table(rows: pd.DataFrame, printed: pd.DataFrame | None = None) -> pd.DataFra
     Parameters
     ----------
     rows : DataFrame
-        As :func:`read` returns them.
+        As :func:`txfm_lite.results.read` returns them.
     printed : DataFrame, optional
         The paper's table; by default ``published/kenyondean2026/table-5``.
 
@@ -299,19 +305,15 @@ def table(rows: pd.DataFrame, printed: pd.DataFrame | None = None) -> pd.DataFra
 def agreement(paper: float, difference: float, low: float, high: float) -> str:
     """Say whether a difference goes where the paper's goes.
 
-    "direction holds" or "contradicted" if the interval over seeds excludes zero; "not at our scale" if it does not,
-    or there is none; "not in the paper" if there is nothing to compare with, a printed difference of zero included.
+    "direction holds" or "contradicted" if the interval over seeds excludes zero; "not at our scale" if it
+    does not, or there is none; "not in the paper" if there is nothing to compare with, as a printed difference of
+    zero.
     """
     if not paper or np.isnan(paper):  # nan is true
         return "not in the paper"
     if np.isnan(low) or low <= 0 <= high:
         return "not at our scale"
     return "direction holds" if np.sign(difference) == np.sign(paper) else "contradicted"
-
-
-def read(study: str, folder: Path | None = None) -> pd.DataFrame:
-    """Return the stored rows of a study of ablations (FileNotFoundError if there are none)."""
-    return results.read(study, folder)
 
 
 def curves(study: str, folder: Path | None = None) -> pd.DataFrame:
@@ -322,6 +324,11 @@ def curves(study: str, folder: Path | None = None) -> pd.DataFrame:
     for file in sorted(((folder or results.directory()) / study).rglob("*.json")):
         content = json.loads(file.read_text())
         first, about = content["rows"][0], content["provenance"]
-        names = {"model": first["model"], "seed": first["seed"], "panel": about["panel"], "diverged": about["diverged"]}
+        names = {
+            "model": first["model"],
+            "seed": first["seed"],
+            "panel": about["panel"],
+            "diverged": about["diverged"],
+        }
         found += [names | look for look in content["history"]]
     return pd.DataFrame(found)
