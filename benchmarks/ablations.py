@@ -7,7 +7,7 @@
 Results go to results/ablations (or ablations-<samples>), one JSON per setting and seed. What is stored is not
 run again, and a run that stopped goes on; two processes with different --seeds can share a folder. The data
 are prepared as plain files in RUN_DIR/prepared first (`--prepare` does only that). A machine with a GPU needs
-these, and neither data nor scanpy nor anndata: `tar -C runs -czf prepared.tar.gz prepared` makes 35 MB of them.
+these, and neither data nor scanpy nor anndata: `tar -C runs -czf prepared.tar.gz prepared` makes it 35 MB.
 """
 
 from __future__ import annotations

@@ -225,13 +225,13 @@ def test_the_table_says_which_directions_hold():
 
     rows = fabricated({
         ("a", "MSE", "MSE"): -0.15, ("c", "K / 4", "512"): 0.1, ("e", "linear", "linear"): 0.0,
-        ("h", "random cells, as many as curated", ""): -0.2,
+        ("h", "random cells instead", ""): -0.2,
     })  # fmt: skip
     table = ablations.table(rows).sort_index()
     assert table.loc[("a", "MSE"), "verdict"].eq("direction holds").all()
     assert table.loc[("c", "K / 4"), "verdict"].eq("contradicted").all()
     assert table.loc[("e", "linear"), "verdict"].eq("not at our scale").all()
-    assert table.loc[("h", "random cells, as many as curated"), "verdict"].eq("not in the paper").all()
+    assert table.loc[("h", "random cells instead"), "verdict"].eq("not in the paper").all()
     assert table.loc[("a", "MSE", "perturbations"), "paper"] == pytest.approx(0.272 - 0.373)
     assert table.loc[("a", "MSE", "decoder"), "paper significant"]
     for _, part in table.groupby("score"):  # corrected within a score

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from ..corpus import Corpus
     from ..txfm import TxFM
 
+#: Panel of the paper's table -> its name among the published results, in the order in which they are run.
+PANELS = {
+    "a": "loss", "f": "activation", "b": "preprocessing", "c": "genes shown", "h": "training data",
+    "d": "masking temperature", "e": "decoder", "g": "size",
+}  # fmt: skip
 CELLS = 50  # of a perturbation, for the share against permuted labels: with all of them, nearly all differ
 AXES = {"codebook": 32, "decoder": 256}  # the paper's; all there are in a narrow model
 N_VALIDATION = 512  # samples
@@ -142,8 +147,8 @@ def few(labels: np.ndarray, controls: np.ndarray, seed: int, most: int = CELLS) 
 def explained(model: TxFM, corpus: Corpus, seed: int) -> dict[str, Any]:
     """Return how well a model predicts the normalised counts of validation batches, as a partial row.
 
-    (floor - loss) / (floor - perfect) of the Poisson loss over all measured genes, whatever the model was
-    trained with; the floor is the mean profile. A model of raw counts is judged by its counts scaled to the library.
+    (floor - loss) / (floor - perfect) of the Poisson loss over all measured genes, whatever was trained
+    with; the floor is the mean profile. A model of raw counts is judged by its counts scaled to the library.
     """
     import torch
 
@@ -229,7 +234,7 @@ def compare(rows: pd.DataFrame, metric: str, variant: str = "", *, test: str = "
     Parameters
     ----------
     rows : DataFrame
-        Stored rows, of :func:`txfm_lite.results.read`. Of screens only unseen ones count; datasets count equally.
+        Stored rows, of :func:`txfm_lite.results.read`. Of screens only unseen ones count.
     metric, variant : str
     test : str
         "t", over seeds; or "z" for a share: a perturbation counts once, with its mean outcome over seeds.
@@ -238,7 +243,7 @@ def compare(rows: pd.DataFrame, metric: str, variant: str = "", *, test: str = "
     -------
     DataFrame, indexed by panel and setting
         `ours`, `default`, `difference`, `low`, `high` (over seeds), `seeds` (the fewer of the two), `p` of
-        the test and `q`, that of all settings corrected after Benjamini and Hochberg. Empty without the default.
+        the test and `q`, corrected over all settings after Benjamini and Hochberg. Empty without the default.
     """
     import pandas as pd
     from scipy.stats import false_discovery_control
@@ -284,8 +289,6 @@ def table(rows: pd.DataFrame, printed: pd.DataFrame | None = None) -> pd.DataFra
     """
     import pandas as pd
 
-    from ..ablate import PANELS
-
     printed = results.read("published/kenyondean2026/table-5") if printed is None else printed
     paper = {panel: part for panel, part in rows.groupby(["panel", "model"])["paper"].first().items()}
     frames = {}
@@ -306,8 +309,7 @@ def agreement(paper: float, difference: float, low: float, high: float) -> str:
     """Say whether a difference goes where the paper's goes.
 
     "direction holds" or "contradicted" if the interval over seeds excludes zero; "not at our scale" if it
-    does not, or there is none; "not in the paper" if there is nothing to compare with, as a printed difference of
-    zero.
+    does not, or there is none; "not in the paper" if the paper has no such setting, or no difference.
     """
     if not paper or np.isnan(paper):  # nan is true
         return "not in the paper"
