@@ -256,33 +256,35 @@ LOOK = {
     "codebook": ("#D55E00", "s"),
     "decoder": ("#009E73", "^"),
 }
-shown = {p: [s.name for s in every if s.panel == p] for p in sorted(ablate.PANELS)}
+printed = 100 * ablations.in_print()["difference"]
+shown = {p: [s for s in every if s.panel == p] for p in sorted(ablate.PANELS)}
 fig, axes = plt.subplots(4, 2, figsize=(7.4, 8.6))
 for ax, (panel, rows) in zip(axes.flat, shown.items(), strict=True):
     ax.axvline(0, color="black", lw=0.8)
-    for y, name in enumerate(reversed(rows)):
+    for y, s in enumerate(reversed(rows)):
         for i, (score, (colour, marker)) in enumerate(LOOK.items()):
-            if (panel, name, score) not in table.index:
-                continue
-            r = table.loc[(panel, name, score)]
             at = y + 0.25 * (1 - i)
             look = dict(color=colour, marker=marker, ms=5, ls="none")
-            ax.plot(100 * r["paper"], at, **look, mfc="white")
+            theirs = printed.get((panel, s.paper, score), np.nan)
+            ax.plot(theirs, at, **look, mfc="white")
+            if (panel, s.name, score) not in table.index:
+                continue
+            r = table.loc[(panel, s.name, score)]
             ax.plot(100 * r["difference"], at, **look)
             ax.plot([100 * r["low"], 100 * r["high"]], [at, at], color=colour)
             if r["q"] < 0.05:
                 ring = look | dict(marker="o", ms=11, mfc="none")
                 ax.plot(100 * r["difference"], at, **ring)
-    ax.set_yticks(range(len(rows)), list(reversed(rows)), fontsize=8)
+    ax.set_yticks(range(len(rows)), [s.name for s in reversed(rows)], fontsize=8)
     ax.set_ylim(-0.6, len(rows) - 0.4)
     ax.set_title(f"{panel}: {ablate.PANELS[panel]}", fontsize=9)
     if panel not in table.index.get_level_values("panel"):
-        ax.text(0.5, 0.5, "not run", transform=ax.transAxes, ha="center")
+        ax.set_title("not run here", loc="right", fontsize=8)
 handles = [
     plt.Line2D([], [], color=c, marker=m, ls="none", label=s)
     for s, (c, m) in LOOK.items()
 ]
-fig.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
+fig.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=8)
 fig.supxlabel(plots.label("difference from the default", "points"), fontsize=9)
 plt.show()
 
@@ -423,8 +425,7 @@ plt.show()
 
 # %% [markdown]
 # The diagonal is where a calibrated test puts perturbations without an effect: a tenth of them is kept at 0.1, whatever the screen. The paper's
-# test compares an *average* of many cells with *single* ones, so that its curve starts far above zero and says little about effects that are
-# small beside the noise of a cell. The variants of panel h use the permutations, in one batch of the screen:
+# test compares an *average* of many cells with *single* ones: where effects are small beside the noise of a cell, it keeps nothing. The variants of panel h use the permutations, in one batch of the screen:
 
 # %%
 found = prepared.info["phenoprints"]

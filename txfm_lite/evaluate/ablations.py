@@ -279,7 +279,7 @@ def table(rows: pd.DataFrame, printed: pd.DataFrame | None = None) -> pd.DataFra
     rows : DataFrame
         As :func:`txfm_lite.results.read` returns them.
     printed : DataFrame, optional
-        The paper's table; by default ``published/kenyondean2026/table-5``.
+        As for :func:`in_print`.
 
     Returns
     -------
@@ -289,20 +289,46 @@ def table(rows: pd.DataFrame, printed: pd.DataFrame | None = None) -> pd.DataFra
     """
     import pandas as pd
 
-    printed = results.read("published/kenyondean2026/table-5") if printed is None else printed
-    paper = {panel: part for panel, part in rows.groupby(["panel", "model"])["paper"].first().items()}
+    theirs = in_print(printed)
+    names = rows.groupby(["panel", "model"])["paper"].first()
     frames = {}
-    for name, (of, theirs, test) in THREE.items():
+    for name, (of, _, test) in THREE.items():
         found = compare(rows, *of, test=test)
-        of_score = printed[(printed["metric"] == theirs[0]) & (printed["variant"] == theirs[1])]
-        by = of_score.set_index(["dataset", "model"])
-        base = of_score[of_score["default"]]["value"].mean()
-        keys = [(PANELS[panel], paper[panel, setting]) for panel, setting in found.index]
-        found["paper"] = [by["value"].get(k, np.nan) - base for k in keys]
-        found["paper significant"] = [bool(by["significant"].get(k, False)) for k in keys]
+        keys = [(panel, names[panel, setting], name) for panel, setting in found.index]
+        found["paper"] = [theirs["difference"].get(k, np.nan) for k in keys]
+        found["paper significant"] = [bool(theirs["significant"].get(k, False)) for k in keys]
         found["verdict"] = [agreement(*x) for x in found[["paper", "difference", "low", "high"]].to_numpy()]
         frames[name] = found
     return pd.concat(frames, names=["score"]).reorder_levels(["panel", "setting", "score"])
+
+
+def in_print(printed: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return the paper's differences from its default.
+
+    Parameters
+    ----------
+    printed : DataFrame, optional
+        The paper's table; by default ``published/kenyondean2026/table-5``.
+
+    Returns
+    -------
+    DataFrame, indexed by panel, setting as it is called there, and score
+        `difference` and `significant`.
+    """
+    import pandas as pd
+
+    printed = results.read("published/kenyondean2026/table-5") if printed is None else printed
+    letters, frames = {name: letter for letter, name in PANELS.items()}, {}
+    for name, (_, theirs, _) in THREE.items():
+        part = printed[(printed["metric"] == theirs[0]) & (printed["variant"] == theirs[1])]
+        default, others = part[part["default"]], part[~part["default"]]
+        index = [others["dataset"].map(letters), others["model"]]
+        frame = (
+            others[["value", "significant"]].set_axis(index).set_axis(["difference", "significant"], axis=1)
+        )
+        frames[name] = frame.assign(difference=frame["difference"] - default["value"].mean())
+    both = pd.concat(frames, names=["score", "panel", "setting"])
+    return both.reorder_levels(["panel", "setting", "score"])
 
 
 def agreement(paper: float, difference: float, low: float, high: float) -> str:
