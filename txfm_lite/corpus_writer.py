@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -250,7 +249,6 @@ def write_subset(
     *,
     genes: np.ndarray | None = None,
     rows: np.ndarray | None = None,
-    also: Mapping[str, tuple[anndata.AnnData, dict[str, Any]]] | None = None,
     overwrite: bool = False,
 ) -> Corpus:
     """Write a smaller corpus: some genes and/or some rows of `corpus`.
@@ -265,8 +263,6 @@ def write_subset(
         Gene names, in the order wanted.
     rows : array of int, optional
         Row numbers; they keep their order. A dataset without a row left is left out.
-    also : mapping, optional
-        Datasets to append: name -> (AnnData, facts), the arguments of :meth:`CorpusWriter.add`.
     overwrite : bool
         Replace a corpus that lies at `path`.
 
@@ -306,8 +302,6 @@ def write_subset(
                     batch=names["batch"][corpus.batch[some]],
                     cell_type=names["cell_type"][corpus.cell_type[some]],
                 )
-        for name, (adata, facts) in (also or {}).items():
-            writer.add(adata, name, **facts)
         return writer.finish(skipped=corpus.info.get("skipped", []))
 
 
