@@ -22,7 +22,7 @@
 # - **You will** run a part of the grid yourself, see all of it beside the paper's, tell a difference from noise between seeds, watch what a
 #   ceiling on the rate is good for, and cut a screen to its phenoprints.
 # - **You need** [pretraining](30_pretrain.ipynb), [perturbations](40_perturbations.ipynb) for consistency, [genes](60_genes.ipynb) for recall.
-# - **It takes** `smoke` about a minute on simulated studies; `book` about 3 minutes and 3 GB on 2 CPU cores (three tiny runs live, and their
+# - **It takes** `smoke` about a minute on simulated studies; `book` about 2 minutes and 2 GB on 2 CPU cores (three tiny runs live, and their
 #   data, which are kept); `full` the stored grid: `python benchmarks/ablations.py`, some hours of one core; it can stop and go on.
 # :::
 
@@ -137,10 +137,10 @@ cfg = notebook.resolve(
             data="real",
             n_seeds=3,
             settings=", ".join(s.name for s in ablate.settings()),
-            n_genes=4096,
+            n_genes=2048,
             n_revealed=256,
             d_model=64,
-            batch_size=128,
+            batch_size=64,
             samples=204_800,
         ),
     },
@@ -195,7 +195,7 @@ for row, why in ablate.NOT_RUN.items():
 # whether the setting would win again. Intervals are over trainings, too.
 #
 # And *consistent* means consistent against permuted labels here, fifty cells per perturbation: by the paper's own test no perturbation of
-# our held-out screen is ([why](40_perturbations.ipynb)), with all cells and the calibrated test nearly every one, and a score at its floor or ceiling
+# our held-out screen has been yet ([why](40_perturbations.ipynb)), with all cells and the calibrated test nearly every one, and a score at its floor or ceiling
 # compares nothing.
 #
 # ## Run some of it
@@ -454,10 +454,10 @@ if not stand_ins:
 # | | paper | here |
 # |---|---|---|
 # | default | 12 blocks, 768 wide, 159 M parameters | one block, 64 wide, well below a million |
-# | genes, shown | 44,349; 2,048, about a tenth of those measured | four and a half thousand; 256, a fifteenth |
+# | genes, shown | 44,349; 2,048, about a tenth of those measured | two and a half thousand; 256, about a tenth |
 # | samples seen | about 287 million | about 205,000 |
 # | learning rate | 1e-3 | 5e-3, for all settings |
-# | gene vectors start | at random, as far as is said | a quarter at principal axes: in a trial, twice the samples without them explained 8 % instead of 12 % |
+# | gene vectors start | at random, as far as is said | a quarter at principal axes: in a trial with more genes, twice the samples without them explained 8 % instead of 12 % |
 # | training screen | K562, 1.9 million cells, whole transcriptome | K562, 20,719 cells of one batch, 366 genes |
 # | "57 M cells, uncurated" | Tabula Sapiens and more | none; as many random cells of the screen instead |
 # | perturbations scored | whole transcriptomes | one held-out screen, 25 knockouts, 299 genes |

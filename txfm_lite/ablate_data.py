@@ -12,7 +12,7 @@ full        all cells, also those whose guides the files do not name: most of a 
 random      as many cells as `curated` has, drawn from `full`
 ==========  ==================================================================================================
 
-The permutation test decides what a phenoprint is: by the paper's, no perturbation of this screen is one. All
+The permutation test decides what a phenoprint is: by the paper's, next to nothing of this screen is one. All
 variants have the same genes and the same validation batches. A panel's counts are divided by its share of the
 corpus' mean profile, here and for what is scored, so that no score depends on a model's own idea of it.
 """
@@ -137,13 +137,13 @@ class Prepared:
         return Corpus.open(path)
 
 
-def prepare(path: str | Path, data: str = "real", n_genes: int = 4096) -> Prepared:
+def prepare(path: str | Path, data: str = "real", n_genes: int = 2048) -> Prepared:
     """Make the files, or open them if they are there.
 
     Parameters
     ----------
     path : path
-        A folder; about 80 MB for the real data.
+        A folder; some 50 MB for the real data.
     data : str
         "real", or "simulated" for the stand-ins.
     n_genes : int
