@@ -10,9 +10,9 @@ machine with a GPU needs nothing else.
 What is scaled: about a tenth of a sample's measured genes is shown, as in the paper, and K varies by its
 factors. A small vocabulary is learned much sooner. Sizes are widths of one block, whose cost does not grow
 with K (:mod:`txfm_lite.blocks`). Some coordinates of the gene vectors start at principal axes of the corpus,
-as in the shipped model: in a trial with 4,500 genes, 51,200 samples with them explained 12 % of the validation
-loss, 102,400 without them 8 %, and where little is learned no setting differs from another. So what the
-codebook recalls was in part there before training, in every setting alike.
+as in the shipped model: in a trial with 4,500 genes, 51,200 samples with them explained 12 % of the loss,
+102,400 without them 8 %, and where little is learned no setting differs from another. So what the codebook
+recalls was in part there before training, in every setting alike.
 """
 
 from __future__ import annotations
