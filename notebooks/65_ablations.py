@@ -203,13 +203,11 @@ for row, why in ablate.NOT_RUN.items():
 # The default and what `settings` and `panels` name, at this page's size. What was trained before in `run_dir` is only read.
 
 # %%
-prepared = ablate_data.prepare(
-    cache_directory()
-    / "ablations"
-    / ("simulated" if stand_ins else f"real-{cfg.n_genes}"),
-    cfg.data,
-    cfg.n_genes,
-)
+kept = "simulated"
+if not stand_ins:  # made anew for another corpus
+    kept = f"{studies.common_corpus().fingerprint[:12]}-{cfg.n_genes}"
+where = cache_directory() / "ablations" / kept
+prepared = ablate_data.prepare(where, cfg.data, cfg.n_genes)
 names = [x.strip() for x in cfg.settings.split(",") if x.strip()]
 letters = [x.strip() for x in cfg.panels.split(",") if x.strip()]
 for setting in ablate.choose(letters, names, size):
