@@ -1,4 +1,4 @@
-# make book | gene-pages | test | check-book | notebooks | clean
+# make book | gene-pages | ablations | test | check-book | notebooks | clean
 # Needs Python 3.11 or newer, make and git; the rest is made here, in .venv and _build.
 # Variables: PROFILE=smoke|book|full   PYTHON=the Python to start from   PY=an environment's own Python, used as it is.
 #            GENE_MODEL=a folder with a GSFM, or the name of a shipped one, for the gene explorer
@@ -12,7 +12,7 @@ PY := .venv/bin/python
 ENVIRONMENT := .venv/installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 endif
 
-.PHONY: help book gene-pages test check-book notebooks colab clean
+.PHONY: help book gene-pages ablations test check-book notebooks colab clean
 help:
 	@sed -n 's/^# //p' Makefile | head -3
 
@@ -22,6 +22,10 @@ book: $(ENVIRONMENT)
 # the gene explorer's files alone, made anew when the model, the libraries or the code changed
 gene-pages: $(ENVIRONMENT)
 	$(PY) tools/gene_pages.py --profile $(PROFILE)
+
+# the grid of the ablations, PROFILE=smoke (a minute) or full (a night on two cores); stopped, it goes on
+ablations: $(ENVIRONMENT)
+	$(PY) benchmarks/ablations.py --profile $(PROFILE) --run-dir _build/ablations/$(PROFILE)
 
 test: $(ENVIRONMENT)
 	$(PY) -m ruff check .

@@ -171,6 +171,21 @@ def test_a_run_that_a_limit_ended_is_not_called_finished(corpus, run, tmp_path):
         assert torch.equal(a, b)
 
 
+def test_the_longest_gradient_is_followed(corpus, tmp_path, monkeypatch):
+    lengths, clip = [], torch.nn.utils.clip_grad_norm_
+
+    def seen(parameters, longest):
+        parameters = list(parameters)
+        lengths.append(sum(p.grad.square().sum() for p in parameters).sqrt().item())
+        return clip(parameters, longest)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", seen)
+    config = TrainConfig(**{**RUN, "steps": 6, "validate_every": 3})
+    history = fit(corpus, model(corpus), config, tmp_path, progress=False).history
+    assert np.isnan(history["gradient"][0])
+    assert history["gradient"][1:].tolist() == pytest.approx([max(lengths[:3]), max(lengths[3:])])
+
+
 def _reached(checkpoint, step: int) -> bool:
     return checkpoint.exists() and torch.load(checkpoint, weights_only=True)["global_step"] >= step
 

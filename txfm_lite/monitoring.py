@@ -25,6 +25,14 @@ ADVICE = (
 )
 
 
+class Diverged(FloatingPointError):
+    """The loss of a step is no finite number; `step` says of which."""
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
+
+
 class Watch:
     """Losses as they become known, and the time spent waiting for data.
 
@@ -37,6 +45,8 @@ class Watch:
         The newest loss that is known.
     total, n : float, int
         Sum and number of the losses since :meth:`reset`.
+    gradient : float
+        Length of the longest gradient since :meth:`reset`, before it was clipped; nan if none was told.
     waited, started : float
         Seconds of waiting for data since :meth:`reset`, and when that was.
     """
@@ -49,10 +59,15 @@ class Watch:
     def reset(self) -> None:
         """Begin a new interval."""
         self.total, self.n, self.waited, self.started = 0.0, 0, 0.0, time.monotonic()
+        self.gradient = math.nan
 
-    def add(self, losses: torch.Tensor, step: int, batch: Batch) -> None:
-        """Take the losses of a step's micro-batches, shape (micro-batches,)."""
-        arrival, losses = None, losses.detach().float()
+    def add(
+        self, losses: torch.Tensor, step: int, batch: Batch, gradient: torch.Tensor | None = None
+    ) -> None:
+        """Take the losses of a step's micro-batches, shape (micro-batches,), and the gradient's length."""
+        if gradient is None:
+            gradient = losses.new_full((), math.nan)
+        arrival, losses = None, torch.cat([losses.detach().float(), gradient.detach().float()[None]])
         if losses.is_cuda:
             losses = torch.empty(losses.shape, pin_memory=True).copy_(losses, non_blocking=True)
             arrival = torch.cuda.Event()
@@ -65,7 +80,7 @@ class Watch:
 
         Raises
         ------
-        FloatingPointError
+        Diverged
             If a loss is no finite number, naming step, datasets and rows of the corpus.
         """
         while self._sent:
@@ -75,10 +90,12 @@ class Watch:
                     return
                 arrival.synchronize()
             self._sent.popleft()
+            losses, gradient = losses[:-1], losses[-1].item()
             self.last = losses.mean().item()
             if not math.isfinite(self.last):
-                raise FloatingPointError(self._describe(losses, step, batch))
+                raise Diverged(self._describe(losses, step, batch), step)
             self.total, self.n = self.total + self.last, self.n + 1
+            self.gradient = float(np.fmax(self.gradient, gradient))
 
     def _describe(self, losses: torch.Tensor, step: int, batch: Batch) -> str:
         first = int((~losses.isfinite()).nonzero()[0])

@@ -101,6 +101,7 @@ class Resumable(lightning.LightningModule):
         checkpoint["identity"] = self.identity()
         checkpoint["history"] = self.history
         checkpoint["losses"] = (self._over_ranks(self.watch.total), self.watch.n)
+        checkpoint["gradient"] = self.watch.gradient
         checkpoint["minutes"] = self._clock()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -108,6 +109,7 @@ class Resumable(lightning.LightningModule):
         self.check(checkpoint["identity"])
         self.history, self._minutes = checkpoint["history"], checkpoint["minutes"]
         self.watch.total, self.watch.n = checkpoint["losses"]
+        self.watch.gradient = checkpoint["gradient"]
 
     def identity(self) -> dict[str, Any]:
         """Return all that decides what is learned."""
@@ -139,6 +141,8 @@ class Steps(Resumable):
     ``probe``
         Cell types of held-out batches, told by their nearest neighbours in the other batches of the same
         datasets: balanced accuracy. Chance is one over the number of types.
+    ``gradient``
+        Length of the longest gradient since the last look, before clipping: what grows when a run diverges.
     ``waiting``
         Share of the time since the last look that went into waiting for data.
     """
@@ -198,12 +202,14 @@ class Steps(Resumable):
         scaler = getattr(
             self.trainer.precision_plugin, "scaler", None
         )  # fp16: the gradients are still scaled
-        longest = self.config.clip * (scaler.get_scale() if scaler else 1.0)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), longest)
+        scale = scaler.get_scale() if scaler else 1.0
+        length = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip * scale)
+        if hasattr(length, "full_tensor"):  # of weights that are shared out
+            length = length.full_tensor()
         optimiser.step()
         optimiser.zero_grad()
         self.lr_schedulers().step()
-        self.watch.add(torch.stack(losses), step, samples.source)
+        self.watch.add(torch.stack(losses), step, samples.source, length / scale)
         if self.logger and step % 20 == 0 and self.watch.n:
             self.logger.log_metrics({"train_loss": self.watch.last}, step)
 
@@ -228,6 +234,7 @@ class Steps(Resumable):
             "floor": floor,
             "explained": (floor - loss) / (floor - perfect),
             "probe": monitoring.probe(self.embed, self.corpus),
+            "gradient": watch.gradient,
             "waiting": watch.waited / max(time.monotonic() - watch.started, 1e-9),
         }
         self.history.append(row)
