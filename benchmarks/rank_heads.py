@@ -1,7 +1,8 @@
 """Rank tokens, bin tokens or values?  Trains the three at one budget and scores them on held-out studies.
 
     python benchmarks/rank_heads.py --run-dir runs                                    # the stored comparison
-    python benchmarks/rank_heads.py --run-dir runs --set steps=20000 d_model=256      # another size
+    python benchmarks/rank_heads.py --run-dir short --study rank-heads-short --set steps=300 # a shorter one
+    python benchmarks/rank_heads.py --run-dir wide --study rank-heads-wide --set steps=20000 d_model=256
 
 Results go to results/rank-heads and results/rank-heads-training, one JSON per model, seed and study. What is
 stored is not run again, and a run that stopped goes on. On a GPU only the size changes.

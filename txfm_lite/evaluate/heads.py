@@ -72,7 +72,7 @@ class Budget:
     n_blocks: int = 2  # of rank and bin
     n_heads: int = 4
     batch_size: int = 32
-    steps: int = 300
+    steps: int = 3000
     trial_steps: int = 60  # for each learning rate
     learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
     n_components: int = 32  # coordinates of gene vectors that start at principal axes
