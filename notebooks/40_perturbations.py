@@ -530,7 +530,7 @@ plt.show()
 #
 # ## And on all screens, with all rivals?
 #
-# This took hours and was stored, on all cells of each screen: models and controls with one seed or two, the count stands above each
+# This took hours and was stored, on all cells of each screen: models and controls with one to three seeds, the count stands above each
 # table; a mark without a ± is a single seed. `full` runs what is not stored yet.
 
 # %%
