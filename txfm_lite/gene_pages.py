@@ -274,7 +274,7 @@ def _halves(
     """
     from .calibration import PER_POSITIVE, platt
 
-    universe = np.unique(library.indices)
+    universe, member = np.unique(library.indices), np.zeros(len(library.genes), dtype=bool)
     jobs, points = [], []
     for term in np.flatnonzero(library.sizes // 2 >= HALF):
         members = library.indices[library.indptr[term] : library.indptr[term + 1]]
@@ -287,7 +287,10 @@ def _halves(
         for i, (term, visible, hidden) in enumerate(jobs[here], here.start):
             row = logits[i - here.start]
             found[term, i % SPLITS] = _auroc(row[universe], row[visible], row[hidden])
-            others = np.setdiff1d(rng.choice(universe, PER_POSITIVE * len(hidden)), [*visible, *hidden])
+            member[visible] = member[hidden] = True
+            others = rng.choice(universe, PER_POSITIVE * len(hidden))
+            others = others[~member[others]]
+            member[visible] = member[hidden] = False
             n_others = len(universe) - len(visible) - len(hidden)
             weight = np.repeat([1, n_others / max(len(others), 1)], [len(hidden), len(others)])
             points.append((row[np.append(hidden, others)], weight, np.arange(len(weight)) < len(hidden)))
