@@ -332,7 +332,8 @@ for other in others:
     print(f"{other.name}: Spearman of {len(both) // 3} settings' differences")
     print(rank.round(2).to_string())
 if not others:
-    command = f"--run-dir runs-small --samples {size.samples // 4}"
+    quarter = ablate.SIZES["full"].samples // 4
+    command = f"--run-dir runs-small --samples {quarter}"
     text = "*Not run here: `python benchmarks/ablations.py "
     display(Markdown(f"{text}{command}` stores a second size.*"))
 

@@ -334,7 +334,7 @@ order = [
     *(f"{a} untrained" for a in reversed(heads.ARMS)),
 ]
 order += reversed(heads.ARMS)
-panels = list(f1["dataset"].unique())
+panels = sorted(f1["dataset"].unique(), key=lambda name: name.startswith("blood"))
 fig, axes = plt.subplots(
     1,
     len(panels),
