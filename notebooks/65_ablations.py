@@ -206,8 +206,8 @@ for row, why in ablate.NOT_RUN.items():
 kept = "simulated"
 if not stand_ins:  # made anew for another corpus
     kept = f"{studies.common_corpus().fingerprint[:12]}-{cfg.n_genes}"
-where = cache_directory() / "ablations" / kept
-prepared = ablate_data.prepare(where, cfg.data, cfg.n_genes)
+home = cache_directory() / "ablations" / kept
+prepared = ablate_data.prepare(home, cfg.data, cfg.n_genes)
 names = [x.strip() for x in cfg.settings.split(",") if x.strip()]
 letters = [x.strip() for x in cfg.panels.split(",") if x.strip()]
 for setting in ablate.choose(letters, names, size):

@@ -432,9 +432,9 @@ if not stand_ins:
 # find in them was in the tokens before any training.
 #
 # TxFM, which sees a thousand genes of a cell with their values and zeros, did learn: by the probe from 0.75 before to 0.82, by
-# neighbours from 0.51 to 0.75, where the short run had shown little. It has passed the two, though not in every study, and in the
-# mean neither the bag of tokens nor the log counts. From one study of blood to the other it is ahead of everything. Whether sixty-four tokens are too few, or fifteen thousand cells, this comparison cannot say; that the
-# floor is high, it can.
+# neighbours from 0.51 to 0.75, where the short run had shown less. It has passed the two, though not in every study, and in the mean
+# neither the bag of tokens nor the log counts. From one study of blood to the other it is ahead of everything. Whether sixty-four
+# tokens are too few, or fifteen thousand cells, this comparison cannot say; that the floor is high, it can.
 #
 # ## Compared with the sources
 #

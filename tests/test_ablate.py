@@ -117,6 +117,8 @@ def test_variants_differ_in_the_screens_cells_alone(prepared, tmp_path):
         prepared.corpus("all", tmp_path)
     with pytest.raises(FileNotFoundError, match="nothing is prepared here"):
         ablate_data.Prepared.open(tmp_path)
+    with pytest.raises(ValueError, match="holds simulated data of 200 genes: name another folder"):
+        ablate_data.prepare(prepared.path, "simulated", 300)
 
 
 # ---------------------------------------------------------------- runs

@@ -147,6 +147,11 @@ def test_probabilities_are_the_shares_of_true_members():
     assert slope == 0 and start == pytest.approx(prior, abs=0.02)
 
 
+@pytest.mark.parametrize("sizes", [(6, 8), (20,)])
+def test_where_nothing_can_be_calibrated_the_probability_is_the_models_own(sizes):
+    assert gene_pages.predict(Completer(), library(sizes)).curve == (1, 0)
+
+
 def test_terms_of_fewer_than_five_genes_are_left_out():
     found = gene_pages.predict(Completer(), library((4, 5, 3)))
     assert found.terms["size"].tolist() == [5]

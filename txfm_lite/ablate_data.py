@@ -76,7 +76,8 @@ class Prepared:
     ----------
     path : path
     info : dict
-        `data`; `unseen`, the screens of which nothing is trained on; `phenoprints`, kept and dropped.
+        `data` and `n_genes`, as asked for; `unseen`, the screens of which nothing is trained on;
+        `phenoprints`, kept and dropped.
     """
 
     path: Path
@@ -148,6 +149,11 @@ def prepare(path: str | Path, data: str = "real", n_genes: int = 2048) -> Prepar
         "real", or "simulated" for the stand-ins.
     n_genes : int
         The corpus' most variable genes that are in the vocabulary, beside those of the screens' panels.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds other data.
     """
     from . import curate, datasets, studies
     from .corpus import select_variable_genes
@@ -155,7 +161,10 @@ def prepare(path: str | Path, data: str = "real", n_genes: int = 2048) -> Prepar
 
     path = Path(path)
     if (path / "info.json").is_file():
-        return Prepared.open(path)
+        found = Prepared.open(path)
+        if (there := (found.info["data"], found.info["n_genes"])) != (data, n_genes):
+            raise ValueError(f"{path}: holds {there[0]} data of {there[1]} genes: name another folder")
+        return found
     path.mkdir(parents=True, exist_ok=True)
     base, simulated = studies.common_corpus(data), studies.stand_ins(data)
     name = SIMULATED_SCREEN if simulated else SCREEN
@@ -198,7 +207,8 @@ def prepare(path: str | Path, data: str = "real", n_genes: int = 2048) -> Prepar
             _save(path / f"{key}.npz", **_study(adata, genes, share(adata), label))
     _save(path / "pairs.npz", **_pairs(genes, screens if simulated else None))
     info = {
-        "data": data, "unseen": list(unseen), **{kind: list(found) for kind, found in kinds.items()},
+        "data": data, "n_genes": n_genes, "unseen": list(unseen),
+        **{kind: list(found) for kind, found in kinds.items()},
         "screen": name, "phenoprints": {k: parts[k] for k in ("kept", "dropped")},
     }  # fmt: skip
     (path / "info.json").write_text(json.dumps(info, indent=1))

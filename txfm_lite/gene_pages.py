@@ -63,7 +63,7 @@ class Predictions:
         Known and new terms of each gene before only the best were kept.
     curve : tuple of float
         Slope and intercept that turn a logit into calibrated log odds; (1, 0), which leaves the model's own,
-        without a term of ten genes.
+        without a term of ten genes, or without genes beside those of a single term.
     """
 
     terms: pd.DataFrame
@@ -294,10 +294,9 @@ def _halves(
             n_others = len(universe) - len(visible) - len(hidden)
             weight = np.repeat([1, n_others / max(len(others), 1)], [len(hidden), len(others)])
             points.append((row[np.append(hidden, others)], weight, np.arange(len(weight)) < len(hidden)))
-    if not points:
-        return np.median(found, axis=1), (1.0, 0.0)
-    x, weight, y = map(np.concatenate, zip(*points, strict=True))
-    return np.median(found, axis=1), platt(x, y.astype(float), weight)
+    x, weight, y = map(np.concatenate, zip(*points, strict=True)) if points else np.ones((3, 1))
+    curve = (1.0, 0.0) if y.all() else platt(x, y.astype(float), weight)  # no term to ask, or no other gene
+    return np.median(found, axis=1), curve
 
 
 def _auroc(candidates: np.ndarray, visible: np.ndarray, hidden: np.ndarray) -> float:
