@@ -23,7 +23,7 @@ book: $(ENVIRONMENT)
 gene-pages: $(ENVIRONMENT)
 	$(PY) tools/gene_pages.py --profile $(PROFILE)
 
-# the grid of the ablations, PROFILE=smoke (a minute) or full (a night on two cores); stopped, it goes on
+# the grid of the ablations, PROFILE=smoke (some minutes) or full (a night on two cores); stopped, it goes on
 ablations: $(ENVIRONMENT)
 	$(PY) benchmarks/ablations.py --profile $(PROFILE) --run-dir _build/ablations/$(PROFILE)
 
