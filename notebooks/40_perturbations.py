@@ -24,7 +24,7 @@
 # - **You will** see what six scores give for nothing, what choosing on the test is worth, why one of the six is nearly all or none,
 #   how a row of a published table may have gone wrong, and score a screen of your own.
 # - **You need** [the pretrained model](30_pretrain.ipynb); the scores are those of {mod}`txfm_lite.evaluate.perturbations`.
-# - **It takes** `smoke` about a minute on a simulated screen; `book` about 5 minutes and 2 GB on 2 CPU cores (a part of one screen is
+# - **It takes** `smoke` about a minute on a simulated screen; `book` about 3.5 minutes and 2 GB on 2 CPU cores (a part of one screen is
 #   scored live, the rest was run before and stored); `full` runs what is not stored yet, in hours.
 # :::
 
