@@ -115,7 +115,7 @@ def test_in_large_terms_members_are_hidden_some_at_a_time(monkeypatch):
 def test_auroc_is_that_of_scikit_learn(ties):
     complete, sets = Completer(), library()
     scores = (lambda x: np.rint(complete(x))) if ties else complete
-    found, _ = gene_pages._halves(scores, sets, np.random.default_rng(42))
+    found, _ = gene_pages._halves(scores, sets, 42)
     universe, given, expected = np.unique(sets.indices), list(complete.given), []
     for term in np.flatnonzero(sets.sizes >= 10):
         members, values = set(sets.indices[sets.indptr[term] : sets.indptr[term + 1]]), []
@@ -140,10 +140,10 @@ def test_probabilities_are_the_shares_of_true_members():
         term = np.argmax(x.csr() @ truth.T, axis=1)
         return 2 * truth[term] + rng.normal(size=(len(x), truth.shape[1]))
 
-    _, (slope, start) = gene_pages._halves(complete, sets, np.random.default_rng(1))
+    _, (slope, start) = gene_pages._halves(complete, sets, 1)
     prior = np.log(20 / (len(universe) - 40))
     assert slope == pytest.approx(2, abs=0.15) and start == pytest.approx(prior - 2, abs=0.15)
-    _, (slope, start) = gene_pages._halves(lambda x: -complete(x), sets, np.random.default_rng(1))
+    _, (slope, start) = gene_pages._halves(lambda x: -complete(x), sets, 1)
     assert slope == 0 and start == pytest.approx(prior, abs=0.02)
 
 

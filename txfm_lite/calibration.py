@@ -11,7 +11,7 @@ term is shown, fewer members are missing, so it is an upper bound for a term tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,39 +99,65 @@ def calibrate(
         raise ValueError(
             f"{len(usable)} terms have {LEAST} genes that the model knows: too few for {n_folds} folds"
         )
-    universe = np.unique(inside.indices)
-    points = [
-        _points(model, inside, part, universe, seed)
-        for part in np.array_split(usable, len(usable) // 256 + 1)
-    ]
+    universe, points = np.unique(inside.indices), []
+    for part in np.array_split(usable, len(usable) // 256 + 1):
+        for term, *question in halves(lambda sets: complete(model, sets), inside, part, seed=seed):
+            found = sample(*question, universe, np.random.default_rng([seed, 2, term]))
+            points.append((np.full(len(found[0]), term), *found))
     term, x, y, weight = (np.concatenate(column) for column in zip(*points, strict=True))
     curves = [_curve(method, *(a[fold[term] != k] for a in (x, y, weight))) for k in range(n_folds)]
     return Calibration(_curve(method, x, y, weight), curves, fold)
 
 
-def _points(
-    model: GSFM, library: GeneSets, terms: np.ndarray, universe: np.ndarray, seed: int
-) -> tuple[np.ndarray, ...]:
-    """Show one half of some terms: return term, logit, truth and weight of the genes that are kept."""
-    mine, keep = library[terms], []
-    for i, term in enumerate(terms):
-        order = np.random.default_rng([seed, 1, term]).permutation(mine.sizes[i])
-        keep.append(order < mine.sizes[i] // 2)
-    keep = np.concatenate(keep)
-    rows = np.repeat(np.arange(len(terms)), mine.sizes)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows[keep], minlength=len(terms)))])
-    shown = GeneSets(mine.names, mine.libraries, mine.genes, indptr, mine.indices[keep], None)
-    logits, out = complete(model, shown), []
-    for i, term in enumerate(terms):
-        hidden = mine.indices[(rows == i) & ~keep]
-        members = mine.indices[rows == i]
-        absent = np.setdiff1d(universe, members, assume_unique=True)
-        few = np.random.default_rng([seed, 2, term]).permutation(absent)[: PER_POSITIVE * len(hidden)]
-        x = np.concatenate([logits[i, hidden], logits[i, few]])
-        y = np.repeat([1.0, 0.0], [len(hidden), len(few)])
-        weight = np.repeat([1.0, len(absent) / max(len(few), 1)], [len(hidden), len(few)])
-        out.append((np.full(len(x), term), x, y, weight))
-    return tuple(np.concatenate(column) for column in zip(*out, strict=True))
+def halves(
+    complete: Callable[[GeneSets], np.ndarray],
+    library: GeneSets,
+    terms: Sequence[int],
+    n_splits: int = 1,
+    seed: int = 0,
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Show one half of some terms to a completer, which gets all halves at once.
+
+    A term's halves depend on the seed and its place in the library, not on the other terms.
+
+    Yields
+    ------
+    term : int
+        Each `n_splits` times.
+    logits : ndarray, shape (G,)
+    visible, hidden : ndarray of int
+        Places of the genes shown, ascending, and of the others.
+    """
+    jobs = []
+    for term in terms:
+        members = library.indices[library.indptr[term] : library.indptr[term + 1]]
+        rng, half = np.random.default_rng([seed, 1, term]), len(members) // 2
+        for shuffled in (rng.permutation(members) for _ in range(n_splits)):
+            jobs.append((term, np.sort(shuffled[:half]), shuffled[half:]))
+    shown = library.parts([term for term, _, _ in jobs], [visible for _, visible, _ in jobs])
+    for (term, visible, hidden), row in zip(jobs, complete(shown), strict=True):
+        yield term, row, visible, hidden
+
+
+def sample(
+    logits: np.ndarray,
+    visible: np.ndarray,
+    hidden: np.ndarray,
+    universe: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return logits, truths and weights of the hidden genes of a term, and of some of those outside of it.
+
+    Those outside are drawn from the `universe`, :data:`PER_POSITIVE` for each hidden gene, and weigh as all.
+    """
+    member = np.zeros(len(logits), dtype=bool)
+    member[visible] = member[hidden] = True
+    others = rng.choice(universe, PER_POSITIVE * len(hidden))
+    others = others[~member[others]]
+    all_others = len(universe) - len(visible) - len(hidden)
+    sizes = [len(hidden), len(others)]
+    weight = np.repeat([1.0, all_others / max(len(others), 1)], sizes)
+    return logits[np.append(hidden, others)], np.repeat([1.0, 0.0], sizes), weight
 
 
 def _curve(method: str, x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Curve:

@@ -24,7 +24,7 @@ gene are a page about it. Five quantities are kept, and each answers another que
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +101,7 @@ def predict(
     held = _known(complete, library, np.random.default_rng(seed))
     totals = np.column_stack([np.bincount(library.indices, minlength=len(library.genes)), totals])
     rows = pd.concat([_first(held, known), best]).sort_values(["gene", "logit", "z"], ascending=[1, 0, 0])
-    aurocs, curve = _halves(complete, library, np.random.default_rng(seed))
+    aurocs, curve = _halves(complete, library, seed)
     terms = pd.DataFrame(
         {
             "size": library.sizes,
@@ -248,7 +248,8 @@ def _known(complete: Completer, library: GeneSets, rng: np.random.Generator) -> 
         group = rng.permutation(len(members)) % n_groups
         jobs += [(term, members[group != k], members[group == k]) for k in range(n_groups)]
     for here in _blocks(len(jobs), f"{library.libraries[0]}: members left out"):
-        logits = complete(_sets(library, [visible for _, visible, _ in jobs[here]]))
+        terms, shown, _ = zip(*jobs[here], strict=True)
+        logits = complete(library.parts(terms, shown))
         mean, sd, _ = _standardise(logits)
         for i, (term, visible, hidden) in enumerate(jobs[here]):
             scores, row = logits[i, hidden], logits[i]
@@ -265,37 +266,23 @@ def _first(rows: pd.DataFrame, n: int) -> pd.DataFrame:
     return rows[rows.groupby("gene").cumcount() < n]
 
 
-def _halves(
-    complete: Completer, library: GeneSets, rng: np.random.Generator
-) -> tuple[np.ndarray, tuple[float, float]]:
+def _halves(complete: Completer, library: GeneSets, seed: int) -> tuple[np.ndarray, tuple[float, float]]:
     """Find one half of each term from the other.
 
     Return per term the median AUROC, nan for terms below ten genes, and the library's curve.
     """
-    from .calibration import PER_POSITIVE, platt
+    from .calibration import halves, platt, sample
 
-    universe, member = np.unique(library.indices), np.zeros(len(library.genes), dtype=bool)
-    jobs, points = [], []
-    for term in np.flatnonzero(library.sizes // 2 >= HALF):
-        members = library.indices[library.indptr[term] : library.indptr[term + 1]]
-        for _ in range(SPLITS):
-            shuffled, half = rng.permutation(members), len(members) // 2
-            jobs.append((term, np.sort(shuffled[:half]), shuffled[half:]))
+    universe, rng, points = np.unique(library.indices), np.random.default_rng(seed), []
+    asked = np.flatnonzero(library.sizes // 2 >= HALF)
     found = np.full((len(library), SPLITS), np.nan)
-    for here in _blocks(len(jobs), f"{library.libraries[0]}: half splits"):
-        logits = complete(_sets(library, [visible for _, visible, _ in jobs[here]]))
-        for i, (term, visible, hidden) in enumerate(jobs[here], here.start):
-            row = logits[i - here.start]
+    for here in _blocks(len(asked), f"{library.libraries[0]}: half splits", BLOCK // SPLITS):
+        questions = halves(complete, library, asked[here], SPLITS, seed)
+        for i, (term, row, visible, hidden) in enumerate(questions):
             found[term, i % SPLITS] = _auroc(row[universe], row[visible], row[hidden])
-            member[visible] = member[hidden] = True
-            others = rng.choice(universe, PER_POSITIVE * len(hidden))
-            others = others[~member[others]]
-            member[visible] = member[hidden] = False
-            n_others = len(universe) - len(visible) - len(hidden)
-            weight = np.repeat([1, n_others / max(len(others), 1)], [len(hidden), len(others)])
-            points.append((row[np.append(hidden, others)], weight, np.arange(len(weight)) < len(hidden)))
-    x, weight, y = map(np.concatenate, zip(*points, strict=True)) if points else np.ones((3, 1))
-    curve = (1.0, 0.0) if y.all() else platt(x, y.astype(float), weight)  # no term to ask, or no other gene
+            points.append(sample(row, visible, hidden, universe, rng))
+    x, y, weight = map(np.concatenate, zip(*points, strict=True)) if points else np.ones((3, 1))
+    curve = (1.0, 0.0) if y.all() else platt(x, y, weight)  # no term to ask, or no other gene
     return np.median(found, axis=1), curve
 
 
@@ -354,14 +341,6 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     ranks = np.empty(values.shape, np.int32)
     np.put_along_axis(ranks, order, np.arange(1, values.shape[1] + 1, dtype=np.int32)[None], axis=1)
     return ranks
-
-
-def _sets(library: GeneSets, rows: list[np.ndarray]) -> GeneSets:
-    """Return lists of places, each ascending, as sets over a library's genes."""
-    indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-    names = np.full(len(rows), "", dtype=object)
-    indices = np.concatenate(rows).astype(np.int32)
-    return replace(library, names=names, libraries=names, indptr=indptr, indices=indices, weights=None)
 
 
 def _blocks(n: int, title: str, size: int | None = None) -> Iterator[slice]:

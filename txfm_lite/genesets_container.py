@@ -101,6 +101,13 @@ class GeneSets:
             descriptions=None if self.descriptions is None else self.descriptions[rows],
         )  # fmt: skip
 
+    def parts(self, rows: Sequence[int], members: Sequence[np.ndarray]) -> GeneSets:
+        """Return a part of each of some sets: the genes at the ascending places that `members` gives."""
+        rows = np.asarray(rows, dtype=np.int64)
+        indptr = np.concatenate([[0], np.cumsum([len(part) for part in members])]).astype(np.int64)
+        indices = np.concatenate([np.zeros(0, np.int32), *members]).astype(np.int32)
+        return replace(self[rows], indptr=indptr, indices=indices, weights=None)
+
     @property
     def sizes(self) -> np.ndarray:
         """Number of genes in each set, shape (n,)."""
