@@ -3,6 +3,7 @@
     python benchmarks/train_gsfm.py runs/gsfm-xs --tier all --least 20 \\
         --set d_model=128 epochs=40 validation=0.02 plateau=mean             # the shipped weights
     python benchmarks/train_gsfm.py runs/gsfm --tier all                     # the published size and schedule
+    python benchmarks/train_gsfm.py runs/gsfm-rummagene --tier rummagene     # its corpus, once it is downloaded
 
 Then `python tools/ship.py` puts it into the package, and `python benchmarks/gene_sets.py --gsfm` scores it.
 """
@@ -16,6 +17,7 @@ import logging
 from pathlib import Path
 
 from txfm_lite import genesets
+from txfm_lite.genesets_libraries import TIERS
 from txfm_lite.gsfm_training import GSFMTrainConfig, train_on
 
 
@@ -32,7 +34,7 @@ def main() -> None:
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("--tier", choices=["clean", "all"], default="clean", help="of the training sets")
+    parser.add_argument("--tier", choices=TIERS, default="clean", help="of the training sets")
     parser.add_argument("--least", type=int, default=5, help="sets that a gene of the vocabulary is in")
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="FIELD=VALUE", help="of GSFMConfig and GSFMTrainConfig"

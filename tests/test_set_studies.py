@@ -91,6 +91,7 @@ def test_choices_are_judged_on_held_out_training_sets(known, recipe, tmp_path):
     names = (
         "half hidden, predict the hidden (published)",
         "half hidden, predict the hidden, unseen (published)",
+        "EPDAE",
     )
     choices = {name: set_studies.CHOICES[name] for name in names}
     set_studies.store_choices(recipe, train, universe, choices, (0,), tmp_path)
@@ -99,6 +100,8 @@ def test_choices_are_judged_on_held_out_training_sets(known, recipe, tmp_path):
     assert dae[names[0]] == dae[names[1]]  # as published, "unseen" changes nothing
     assert rows[rows["model"] == "popularity"]["value"].nunique() == 1  # the same sets are held out
     assert set(rows["dataset"]) == {"held-out training sets"} and set(rows["n"]) == {40}
+    assert set(rows["model"]) == {"DAE", "EPDAE", "popularity"}
+    assert set(rows.loc[rows["model"] == "EPDAE", "variant"]) == {set_studies.PUBLISHED}
 
 
 @pytest.mark.parametrize("choice", set_studies.CHOICES)
