@@ -3,7 +3,7 @@
     python benchmarks/train_gsfm.py runs/gsfm-xs --tier all --least 20 \\
         --set d_model=128 epochs=40 validation=0.02 plateau=mean             # the shipped weights
     python benchmarks/train_gsfm.py runs/gsfm --tier all                     # the published size and schedule
-    python benchmarks/train_gsfm.py runs/gsfm-rummagene --tier rummagene     # its corpus, once it is downloaded
+    python benchmarks/train_gsfm.py runs/gsfm-rummagene --tier rummagene     # its corpus, once downloaded
 
 Then `python tools/ship.py` puts it into the package, and `python benchmarks/gene_sets.py --gsfm` scores it.
 """
