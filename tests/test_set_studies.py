@@ -105,10 +105,12 @@ def test_choices_are_judged_on_held_out_training_sets(known, recipe, tmp_path):
 
 
 @pytest.mark.parametrize("choice", set_studies.CHOICES)
-def test_every_choice_is_a_config(choice):
+def test_every_choice_is_one_of_model_or_schedule(choice):
     from txfm_lite.gsfm import GSFMConfig
 
-    assert GSFMConfig(100, **set_studies.CHOICES[choice])
+    fields = dict(set_studies.CHOICES[choice])
+    schedule = {k: fields.pop(k) for k in list(fields) if k in vars(GSFMTrainConfig())}
+    assert GSFMConfig(100, **fields) and GSFMTrainConfig(**schedule)
 
 
 def test_growth_is_a_line_with_its_prediction_interval():

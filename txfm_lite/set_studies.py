@@ -40,11 +40,13 @@ HELD_OUT = 0.1  # share of the training sets on which choices are judged
 MODELS = ("DAE", "kNN", "SVD", "popularity")
 HALF = {"partition": 0.5}
 PUBLISHED = "nothing hidden (the published model)"
-#: What can be chosen -> fields of the config. "Published" are those that do not do what they were meant to.
+#: What can be chosen -> fields of the model's config, or of the schedule.
+#: "Published" are those that do not do what they were meant to.
 CHOICES: dict[str, dict[str, Any]] = {
     PUBLISHED: {},
     "nothing hidden, no dropout": {"dropout": 0.0},
     "nothing hidden, balanced": {"weighting": "balance"},
+    "nothing hidden, three times the learning rate": {"learning_rate": 3e-3},
     "half hidden, predict the hidden (published)": HALF,
     "half hidden, predict the hidden, unseen (published)": HALF | {"weighting": "unseen"},
     "half hidden, predict the hidden, unseen masked": HALF | {"weighting": "unseen_masked"},
@@ -253,8 +255,10 @@ def store_choices(
             where = f"genesets-choices/{slug(choice)}-seed{seed}"
             if results.stored(where, folder):
                 continue
-            own = dataclasses.replace(recipe, fields=recipe.fields | dict(fields))
-            run = own.train(train, universe, f"choice-{choice}", seed, validation=HELD_OUT)
+            schedule = {k: v for k, v in fields.items() if hasattr(recipe.schedule, k)}
+            shape = {k: v for k, v in fields.items() if k not in schedule}
+            own = dataclasses.replace(recipe, fields=recipe.fields | shape)
+            run = own.train(train, universe, f"choice-{choice}", seed, validation=HELD_OUT, **schedule)
             last = run.history.iloc[-1]
             looked_at = min(own.schedule.n_validation, round(HELD_OUT * len(train)))
             model, variant = (choice, PUBLISHED) if "architecture" in fields else ("DAE", choice)
@@ -264,7 +268,7 @@ def store_choices(
                 for name, column in ((model, "auroc"), ("popularity", "popularity"))
             ]
             known = {"dataset": "held-out training sets", "model": "", "seed": seed}
-            facts = {"n_train": len(train), "epochs": own.schedule.epochs, "fields": own.fields}
+            facts = {"n_train": len(train), "epochs": own.schedule.epochs, "fields": own.fields | schedule}
             rows = scores.complete(rows, **known)
             results.write(where, rows, results.provenance(**facts), folder)
             log.info("%s, seed %d: AUROC %.3f", choice, seed, last["auroc"])
