@@ -51,7 +51,7 @@ def table(found: list[tuple[ledger.Claim, ledger.Judgement]], pages: set[str]) -
             ":class: ledger",
             ":header-rows: 1",
         ]
-        lines += [":widths: 34 22 26 18", "", *_row("claim", "in print", "ours", "verdict")]
+        lines += [":widths: 24 21 35 20", "", *_row("claim", "in print", "ours", "verdict")]
         lines += [line for claim, judgement in group for line in _claim(claim, judgement, pages)]
         parts.append("\n".join([*lines, ":::"]))
     return "\n\n".join(parts)
