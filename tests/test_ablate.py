@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -201,6 +202,9 @@ def test_the_interval_over_seeds_is_welchs():
     assert difference == pytest.approx(a.mean() - b.mean())
     assert (low, high) == pytest.approx(other.tconfint_diff(usevar="unequal"))
     assert p == pytest.approx(other.ttest_ind(usevar="unequal")[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ablations.over_seeds(np.full(3, 0.28), np.array([0.32, 0.28, 0.24]))[0] == pytest.approx(0)
     assert ablations.over_seeds(np.ones(3), np.ones(3)) == (0, 0, 0, 1)
     assert ablations.over_seeds(np.ones(3), np.zeros(3)) == (1, 1, 1, 0)
     assert np.isnan(ablations.over_seeds(a[:1], b)[1])
