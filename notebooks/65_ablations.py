@@ -488,9 +488,10 @@ if not stand_ins:
 # ## What to take into practice
 #
 # At this size: divide by the library size, and show as many genes as you can pay for. Take the Poisson loss if you want counts back. The rest is
-# free, so take the cheaper: a decoder of one layer, no second screen, no larger model; but perhaps not a smaller one. With another goal, look up
-# the score that is yours in the tables, then the width of its interval: a choice whose interval crosses zero is no finding. Change the learning rate before you blame a loss. And look at the
-# validation loss last: it ranks settings by reconstruction, which is not what the embedding is for.
+# free, so take the cheaper: a decoder of one layer, no second screen, no larger model; but perhaps not a smaller one. With another goal, look
+# up the score that is yours in the tables, then the width of its interval: a choice whose interval crosses zero is no finding. Change the
+# learning rate before you blame a loss. And look at the validation loss last: it ranks settings by reconstruction, which is not what the
+# embedding is for.
 #
 # ## Exercises
 #
