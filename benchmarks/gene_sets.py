@@ -28,7 +28,6 @@ import numpy as np
 from txfm_lite import files, genesets, results, set_rivals, set_studies
 from txfm_lite.evaluate import genesets as benchmark
 from txfm_lite.evaluate import set_splits, suite
-from txfm_lite.genesets_libraries import TIERS
 
 log = logging.getLogger("txfm_lite")
 
@@ -117,7 +116,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", help="by default all rivals but the slowest")
     parser.add_argument("--libraries", nargs="+", help="by default all six")
     parser.add_argument("--seed", type=int, default=0, help="of the models; the splits are always the same")
-    parser.add_argument("--tier", choices=TIERS, default="clean", help="of the training sets")
+    parser.add_argument("--tier", choices=genesets.TIERS, default="clean", help="of the training sets")
     parser.add_argument("--gsfm", type=Path, help="folder of a trained model: only it is scored")
     parser.add_argument("--name", default="GSFM", help="of that model in tables")
     parser.add_argument("--write-splits", type=Path, help="only write the splits, for others to use")

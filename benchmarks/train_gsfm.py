@@ -17,7 +17,6 @@ import logging
 from pathlib import Path
 
 from txfm_lite import genesets
-from txfm_lite.genesets_libraries import TIERS
 from txfm_lite.gsfm_training import GSFMTrainConfig, train_on
 
 
@@ -34,7 +33,7 @@ def main() -> None:
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("--tier", choices=TIERS, default="clean", help="of the training sets")
+    parser.add_argument("--tier", choices=genesets.TIERS, default="clean", help="of the training sets")
     parser.add_argument("--least", type=int, default=5, help="sets that a gene of the vocabulary is in")
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="FIELD=VALUE", help="of GSFMConfig and GSFMTrainConfig"

@@ -147,6 +147,14 @@ def test_probabilities_are_the_shares_of_true_members():
     assert slope == 0 and start == pytest.approx(prior, abs=0.02)
 
 
+def test_parts_of_sets_keep_names_and_genes():
+    sets = library((6, 8))
+    found = sets.parts([1, 1, 0], [sets.indices[6:9], sets.indices[:0], sets.indices[:2]])
+    assert found.names.tolist() == sets.names[[1, 1, 0]].tolist() and found.sizes.tolist() == [3, 0, 2]
+    assert found.members(0).tolist() == sets.members(1)[:3].tolist()
+    assert found.members(2).tolist() == sets.members(0)[:2].tolist()
+
+
 @pytest.mark.parametrize("sizes", [(6, 8), (20,)])
 def test_where_nothing_can_be_calibrated_the_probability_is_the_models_own(sizes):
     assert gene_pages.predict(Completer(), library(sizes)).curve == (1, 0)

@@ -26,6 +26,7 @@ matrix over one list of genes::
 from .genesets_container import GeneSets, concatenate, of_size, vocabulary
 from .genesets_files import read_gmt, write_gmt
 from .genesets_libraries import (
+    TIERS,
     benchmark,
     load,
     matched,
@@ -43,6 +44,6 @@ __all__ = [
     "read_gmt", "write_gmt",
     "symbols", "resolve", "unmapped", "biotypes",
     "copies", "distinct", "repeated", "overlapping", "nearest",
-    "load", "training", "training_report", "benchmark", "time_splits", "matched", "sources",
+    "TIERS", "load", "training", "training_report", "benchmark", "time_splits", "matched", "sources",
     "simulated",
 ]  # fmt: skip
