@@ -232,13 +232,13 @@ def _auroc(scores: torch.Tensor, positive: torch.Tensor, candidate: torch.Tensor
         Positions; all of them candidates.
     candidate : Tensor of bool, shape (V,)
     """
-    order = scores[candidate].sort().values
-    mine = scores[positive].contiguous()
-    below = torch.searchsorted(order, mine) + torch.searchsorted(order, mine, right=True)
+    order = np.sort(scores[candidate].float().numpy(force=True))  # several times as fast as torch
+    mine = scores[positive].float().numpy(force=True)
+    below = np.searchsorted(order, mine) + np.searchsorted(order, mine, side="right")
     n, others = len(positive), len(order) - len(positive)
     if not n or not others:
         return float("nan")
-    return ((below.sum().item() - n) / 2 - n * (n - 1) / 2) / (n * others)
+    return float(((below.sum() - n) / 2 - n * (n - 1) / 2) / (n * others))
 
 
 def fit(
