@@ -12,6 +12,7 @@ from scipy.stats import zscore
 from txfm_lite import calibration, cli, completion
 from txfm_lite.calibration import calibrate
 from txfm_lite.completion import complete, complete_genes, gene_vectors, leave_one_out
+from txfm_lite.evaluate import set_splits
 from txfm_lite.genes import Resolver
 from txfm_lite.genesets import GeneSets
 from txfm_lite.gsfm import GSFM, GSFMConfig
@@ -238,6 +239,19 @@ def test_calibrated_probabilities_are_the_true_ones(library, method, kept, monke
     sizes = {name: n for some in seen for name, n in zip(some.names, some.sizes, strict=True)}
     assert all(sizes[n] == k // 2 for n, k in zip(sets.names, sets.sizes, strict=True) if k >= 10)
     assert np.array_equal(calibrate(model(), sets, method)(logits), made(logits))
+
+
+def test_halves_are_those_of_the_benchmark(library):
+    sets = library[0]
+    asked = set_splits.splits(sets, 2)
+    expected = {}
+    for term, row in zip(asked.term, asked.visible, strict=True):
+        expected.setdefault(str(asked.terms[term]), []).append(set(asked.genes[row.indices]))
+    for some in ([7, 5, 200], range(300)):
+        halves = calibration.halves(lambda x: np.zeros((len(x), G)), sets, some, 2)
+        for i, (term, _, visible, hidden) in enumerate(halves):
+            assert set(sets.genes[visible]) == expected[sets.names[term]][i % 2]
+            assert set(sets.genes[visible]) | set(sets.genes[hidden]) == set(sets.members(term))
 
 
 def test_a_term_has_no_say_in_its_own_curve(library):

@@ -11,12 +11,13 @@ term is shown, fewer members are missing, so it is an upper bound for a term tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from .completion import FIRST, complete
+from .evaluate import set_splits
 from .genesets import GeneSets
 from .gsfm import GSFM
 
@@ -83,7 +84,7 @@ def calibrate(
         A rising staircase, or a logistic curve.
     n_folds : int
     seed : int
-        Of folds, halves, and of the negatives that are kept: 20 for each positive, weighing as all.
+        Of folds, and of the negatives that are kept: 20 for each positive, weighing as all.
 
     Raises
     ------
@@ -101,7 +102,7 @@ def calibrate(
         )
     universe, points = np.unique(inside.indices), []
     for part in np.array_split(usable, len(usable) // 256 + 1):
-        for term, *question in halves(lambda sets: complete(model, sets), inside, part, seed=seed):
+        for term, *question in halves(lambda sets: complete(model, sets), inside, part):
             found = sample(*question, universe, np.random.default_rng([seed, 2, term]))
             points.append((np.full(len(found[0]), term), *found))
     term, x, y, weight = (np.concatenate(column) for column in zip(*points, strict=True))
@@ -110,15 +111,11 @@ def calibrate(
 
 
 def halves(
-    complete: Callable[[GeneSets], np.ndarray],
-    library: GeneSets,
-    terms: Sequence[int],
-    n_splits: int = 1,
-    seed: int = 0,
+    complete: Callable[[GeneSets], np.ndarray], library: GeneSets, terms: np.ndarray, n_splits: int = 1
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    """Show one half of some terms to a completer, which gets all halves at once.
+    """Show halves of some terms to a completer, which gets all of them at once.
 
-    A term's halves depend on the seed and its place in the library, not on the other terms.
+    They are those of the benchmark (:func:`txfm_lite.evaluate.set_splits.lots`).
 
     Yields
     ------
@@ -126,16 +123,17 @@ def halves(
         Each `n_splits` times.
     logits : ndarray, shape (G,)
     visible, hidden : ndarray of int
-        Places of the genes shown, ascending, and of the others.
+        Places of the genes shown, and of the others; both ascend.
     """
+    asked = library[np.asarray(terms)]
+    shown = set_splits.lots(asked, n_splits)
     jobs = []
-    for term in terms:
-        members = library.indices[library.indptr[term] : library.indptr[term + 1]]
-        rng, half = np.random.default_rng([seed, 1, term]), len(members) // 2
-        for shuffled in (rng.permutation(members) for _ in range(n_splits)):
-            jobs.append((term, np.sort(shuffled[:half]), shuffled[half:]))
-    shown = library.parts([term for term, _, _ in jobs], [visible for _, visible, _ in jobs])
-    for (term, visible, hidden), row in zip(jobs, complete(shown), strict=True):
+    for i, term in enumerate(terms):
+        here = slice(asked.indptr[i], asked.indptr[i + 1])
+        members = asked.indices[here]
+        jobs += [(term, members[lot], members[~lot]) for lot in shown[:, here]]
+    given = library.parts([term for term, _, _ in jobs], [visible for _, visible, _ in jobs])
+    for (term, visible, hidden), row in zip(jobs, complete(given), strict=True):
         yield term, row, visible, hidden
 
 

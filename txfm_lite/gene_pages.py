@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .evaluate.set_splits import LEAST, REPLICATES
 from .genesets import GeneSets
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 FEWEST = 5  # genes of a term that the model must know
 THRESHOLD = 1.645  # z beyond which a term is kept although its logit is not positive
 PASSES = 20  # inputs, at most, among which the members of one term are hidden
-SPLITS, HALF = 5, 5  # half splits of a term; genes that either half must have
 UNIQUE = 10  # a term is unique to the genes that have it among so many best
 BLOCK = 512  # sets completed at a time: 40 MB of logits for 20,000 genes
 
@@ -274,12 +274,12 @@ def _halves(complete: Completer, library: GeneSets, seed: int) -> tuple[np.ndarr
     from .calibration import halves, platt, sample
 
     universe, rng, points = np.unique(library.indices), np.random.default_rng(seed), []
-    asked = np.flatnonzero(library.sizes // 2 >= HALF)
-    found = np.full((len(library), SPLITS), np.nan)
-    for here in _blocks(len(asked), f"{library.libraries[0]}: half splits", BLOCK // SPLITS):
-        questions = halves(complete, library, asked[here], SPLITS, seed)
+    asked = np.flatnonzero(library.sizes // 2 >= LEAST)
+    found = np.full((len(library), REPLICATES), np.nan)
+    for here in _blocks(len(asked), f"{library.libraries[0]}: half splits", BLOCK // REPLICATES):
+        questions = halves(complete, library, asked[here], REPLICATES)
         for i, (term, row, visible, hidden) in enumerate(questions):
-            found[term, i % SPLITS] = _auroc(row[universe], row[visible], row[hidden])
+            found[term, i % REPLICATES] = _auroc(row[universe], row[visible], row[hidden])
             points.append(sample(row, visible, hidden, universe, rng))
     x, y, weight = map(np.concatenate, zip(*points, strict=True)) if points else np.ones((3, 1))
     curve = (1.0, 0.0) if y.all() else platt(x, y, weight)  # no term to ask, or no other gene

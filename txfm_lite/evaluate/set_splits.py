@@ -87,11 +87,26 @@ class Questions:
         )  # fmt: skip
 
 
-def splits(library: GeneSets, n: int = REPLICATES, seed: int = SEED) -> Questions:
-    """Show half of each term's genes, rounded down, and hide the others, `n` times.
+def lots(sets: GeneSets, n: int = REPLICATES, seed: int = SEED) -> np.ndarray:
+    """Return which members are shown, bool (n, memberships): half of each set, rounded down, `n` times.
 
-    A gene's place in the lottery is a 64-bit hash of seed, library, term and replicate, mixed with that of
-    its symbol; the lower half is shown.
+    A gene's place in the lottery is a 64-bit hash of seed, library, set and replicate, mixed with that of its
+    symbol; the lower half is shown. Columns are in the order of ``sets.indices``.
+    """
+    shown = np.empty((n, len(sets.indices)), dtype=bool)
+    gene = np.array([_hash(str(symbol)) for symbol in sets.genes], dtype=np.uint64)[sets.indices]
+    rows = np.repeat(np.arange(len(sets)), sets.sizes)
+    place = np.arange(len(rows)) - sets.indptr[rows]
+    names = list(zip(sets.libraries, sets.names, strict=True))
+    for k in range(n):
+        key = np.array([_hash(f"{seed}\t{of}\t{name}\t{k}") for of, name in names], dtype=np.uint64)
+        order = np.lexsort([_mix(gene ^ key[rows]), rows])
+        shown[k, order] = place < (sets.sizes // 2)[rows]
+    return shown
+
+
+def splits(library: GeneSets, n: int = REPLICATES, seed: int = SEED) -> Questions:
+    """Show half of each term's genes, rounded down, and hide the others, `n` times: see :func:`lots`.
 
     Raises
     ------
@@ -99,16 +114,7 @@ def splits(library: GeneSets, n: int = REPLICATES, seed: int = SEED) -> Question
         If the sets are of several libraries, or there is none.
     """
     library = _sorted_by_name(library)
-    shown = np.empty((n, len(library.indices)), dtype=bool)
-    gene = np.array([_hash(symbol) for symbol in library.genes], dtype=np.uint64)[library.indices]
-    rows = np.repeat(np.arange(len(library)), library.sizes)
-    place = np.arange(len(rows)) - library.indptr[rows]
-    name = library.libraries[0]
-    for k in range(n):
-        key = np.array([_hash(f"{seed}\t{name}\t{term}\t{k}") for term in library.names], dtype=np.uint64)
-        order = np.lexsort([_mix(gene ^ key[rows]), rows])
-        shown[k, order] = place < library.sizes[rows] // 2
-    return _questions(library, shown)
+    return _questions(library, lots(library, n, seed))
 
 
 def time_split(old: GeneSets, new: GeneSets) -> Questions:

@@ -36,6 +36,7 @@ from ..gsfm import GSFM, GSFMConfig
 from ..gsfm_blocks import SPECIALS
 from ..gsfm_sets import tokenise_sets
 from ..gsfm_training import GSFMTrainConfig, fit
+from . import set_splits
 from .scores import partial
 from .set_statistics import rank_measures
 
@@ -88,7 +89,7 @@ def compare_signs(
     sets : GeneSets
         With signed weights, see :func:`signed_sets`.
     seed : int
-        Of held-out studies, halves, and models.
+        Of held-out studies, and of models.
     epochs, d_model : int
         Of every model.
     arms : sequence of str
@@ -104,7 +105,7 @@ def compare_signs(
     seen = np.bincount(train.indices, minlength=len(sets.genes)) > 0
     universe = sets.genes[seen]
     train, test = train.over(universe), test.over(universe)
-    shown, hidden = show_halves(test, seed)
+    shown, hidden = show_halves(test)
     scored = {"popularity": _popular(train, len(test))}
     for arm in arms:
         model = _trained(
@@ -142,7 +143,7 @@ def compare_vocabularies(
     out = studies_held_out(np.arange(len(sets)), seed)
     train, test = sets[~out], sets[out]
     test = test[(_count(test, ~coding) >= LEAST) & (_count(test, coding) >= 2 * LEAST)]
-    shown, hidden = show_halves(test, seed)
+    shown, hidden = show_halves(test)
     universe = sets.genes[coding]
     hidden, given = hidden.over(universe), shown.over(universe)
     scored = {"popularity": np.bincount(train.over(universe).indices, minlength=len(universe))}
@@ -157,14 +158,10 @@ def compare_vocabularies(
     return [_row_of(_which(which, given, hidden), f"which, {arm}") for arm, which in scored.items()]
 
 
-def show_halves(sets: GeneSets, seed: int = 0) -> tuple[GeneSets, GeneSets]:
-    """Return the shown and the hidden half of each set; weights stay."""
-    noise = np.random.default_rng([seed, 1]).random(len(sets.indices))
-    rows = np.repeat(np.arange(len(sets)), sets.sizes)
-    order = np.lexsort([noise, rows])
-    first = np.empty(len(rows), bool)
-    first[order] = (np.arange(len(rows)) - sets.indptr[rows]) < (sets.sizes // 2)[rows]
-    return _where(sets, first), _where(sets, ~first)
+def show_halves(sets: GeneSets) -> tuple[GeneSets, GeneSets]:
+    """Return the shown and the hidden half of each set, as everywhere (:mod:`.set_splits`); weights stay."""
+    (shown,) = set_splits.lots(sets, 1)
+    return _where(sets, shown), _where(sets, ~shown)
 
 
 def _where(sets: GeneSets, kept: np.ndarray) -> GeneSets:
