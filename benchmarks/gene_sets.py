@@ -79,7 +79,7 @@ def study(args: argparse.Namespace, libraries: dict, universe: np.ndarray) -> No
     """Run one of the studies that train models of their own."""
     from txfm_lite.gsfm_training import GSFMTrainConfig
 
-    schedule = GSFMTrainConfig(epochs=args.epochs, precision="auto")
+    schedule = GSFMTrainConfig(epochs=args.epochs, learning_rate=args.learning_rate, precision="auto")
     recipe = set_studies.Recipe(args.runs, {"d_model": args.width}, schedule)
     chosen = {"models": args.models} if args.models else {}
     if args.study == "leakage":  # unfiltered: the study filters
@@ -125,6 +125,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of a study")
     parser.add_argument("--epochs", type=int, default=50, help="of a study's models")
     parser.add_argument("--width", type=int, default=256, help="d of a study's models")
+    parser.add_argument("--learning-rate", type=float, help="of a study's models, by default as published")
     parser.add_argument("--runs", type=Path, default=files.cache_directory() / "runs", help="of a study")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -81,6 +81,13 @@ class Recipe:
     schedule: GSFMTrainConfig = dataclasses.field(default_factory=GSFMTrainConfig)
     trainer: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    def facts(self, model: str, **schedule: Any) -> dict[str, Any]:
+        """Return what a result should say about how its model was trained."""
+        if model != "DAE":
+            return {}
+        how = dataclasses.replace(self.schedule, **schedule)
+        return {"epochs": how.epochs, "learning_rate": how.learning_rate, "fields": self.fields}
+
     def train(self, sets: GeneSets, universe: np.ndarray, name: str, seed: int, **schedule: Any) -> Run:
         """Train on the sets, over the genes of the universe; return the run."""
         how = dataclasses.replace(self.schedule, seed=seed, **schedule)
@@ -156,7 +163,7 @@ def store_size(
             longer = max(epochs, min(MORE * epochs, steps // -(-size // batch)))
             for model in models:
                 name = f"{slug(model)}-{size}"
-                facts = {"n_train": size} | ({"epochs": longer} if model == "DAE" else {})
+                facts = {"n_train": size} | recipe.facts(model, epochs=longer)
                 _store(
                     f"genesets-size/{name}-seed{seed}",
                     lambda m=model, p=part, n=size, s=seed, e=longer: recipe.predictor(
@@ -204,7 +211,7 @@ def store_leakage(
                             m, train[r], universe, f"leakage-{n}", s
                         ),
                         asked, universe, folder, model=model + label, seed=seed, variant=str(threshold),
-                        facts={"n_train": len(rows), "measure": measure, "tier": tier},
+                        facts={"n_train": len(rows), "measure": measure, "tier": tier} | recipe.facts(model),
                     )  # fmt: skip
 
 
