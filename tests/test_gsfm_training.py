@@ -199,6 +199,21 @@ def test_the_learning_rate_follows_what_it_says(sets, tmp_path, plateau):
     assert rates[-1] < 1e-6
 
 
+def test_rare_genes_do_not_slow_adam_down(sets, tmp_path):
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this CPU cannot take the smallest numbers for zero")
+    torch.set_flush_denormal(False)
+    tiny, seen = torch.full((3,), 1e-39), []
+
+    class Multiplies(lightning.Callback):
+        def on_train_batch_end(self, *_):
+            seen.append((tiny * 1).any().item())
+
+    short = GSFMTrainConfig(**{**RUN, "epochs": 1})
+    fit(sets, GSFMConfig(**SMALL), short, tmp_path, progress=False, callbacks=[Multiplies()])
+    assert seen and not any(seen) and (tiny * 1).all()
+
+
 def test_published_defaults():
     config = GSFMTrainConfig()
     assert (config.epochs, config.batch_size, config.seed, config.plateau) == (50, 128, 42, "last")

@@ -184,6 +184,20 @@ class Samples:
         return out
 
 
+@contextmanager
+def flushed() -> Iterator[None]:
+    """Take numbers nearer to zero than 1e-38 for zero, on this thread's CPU.
+
+    Adam's averages for a gene that is in few batches fade into such numbers, and an ordinary CPU takes twenty
+    times as long for a sum with one of them.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
 def ship(array: np.ndarray, device: torch.device) -> torch.Tensor:
     """Copy an array to a device without waiting for it; unsigned integers arrive as signed ones.
 

@@ -335,7 +335,7 @@ def fit(
     log.info("precision %s: %s", precision, why_precision)
     log.info("%d sets to train on, %d held out, %d of these looked at", len(rows), n_held_out, len(looked_at))
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), devices.flushed():
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # between Lightning and torch
         stream = _Stream(loader, steps, first, module.watch)
         trainer.fit(module, stream, ckpt_path=checkpoint if first else None)
