@@ -39,6 +39,8 @@ MORE = 4  # times as many epochs, at most, for fewer sets
 HELD_OUT = 0.1  # share of the training sets on which choices are judged
 MODELS = ("DAE", "kNN", "SVD", "popularity")
 HALF = {"partition": 0.5}
+WIDE = {"d_model": 256, "learning_rate": 3e-3}
+WHOLE = HALF | {"target": "whole"}
 PUBLISHED = "nothing hidden (the published model)"
 #: What can be chosen -> fields of the model's config, or of the schedule.
 #: "Published" are those that do not do what they were meant to.
@@ -46,12 +48,15 @@ CHOICES: dict[str, dict[str, Any]] = {
     PUBLISHED: {},
     "nothing hidden, no dropout": {"dropout": 0.0},
     "nothing hidden, balanced": {"weighting": "balance"},
-    "nothing hidden, three times the learning rate": {"learning_rate": 3e-3},
+    "nothing hidden, three times the learning rate": {"learning_rate": 3e-3},  # below: "faster"
     "half hidden, predict the hidden (published)": HALF,
     "half hidden, predict the hidden, unseen (published)": HALF | {"weighting": "unseen"},
     "half hidden, predict the hidden, unseen masked": HALF | {"weighting": "unseen_masked"},
-    "half hidden, predict the whole": HALF | {"target": "whole"},
+    "half hidden, predict the whole": WHOLE,
     "a fifth hidden, predict the whole": {"partition": 0.2, "target": "whole"},
+    "d 256, faster": WIDE,
+    "d 256, faster, half hidden, predict the whole": WIDE | WHOLE,
+    "d 256, faster, half hidden, predict the whole, no dropout": WIDE | WHOLE | {"dropout": 0.0},
     "EDAE": {"architecture": "EDAE"},
     "mEDAE": {"architecture": "mEDAE"},
     "EPDAE": {"architecture": "EPDAE"},
