@@ -39,7 +39,7 @@ MORE = 4  # times as many epochs, at most, for fewer sets
 HELD_OUT = 0.1  # share of the training sets on which choices are judged
 MODELS = ("DAE", "kNN", "SVD", "popularity")
 HALF = {"partition": 0.5}
-WIDE = {"d_model": 256, "learning_rate": 3e-3}
+WIDE = {"d_model": 192, "learning_rate": 3e-3}
 WHOLE = HALF | {"target": "whole"}
 PUBLISHED = "nothing hidden (the published model)"
 #: What can be chosen -> fields of the model's config, or of the schedule.
@@ -54,9 +54,9 @@ CHOICES: dict[str, dict[str, Any]] = {
     "half hidden, predict the hidden, unseen masked": HALF | {"weighting": "unseen_masked"},
     "half hidden, predict the whole": WHOLE,
     "a fifth hidden, predict the whole": {"partition": 0.2, "target": "whole"},
-    "d 256, faster": WIDE,
-    "d 256, faster, half hidden, predict the whole": WIDE | WHOLE,
-    "d 256, faster, half hidden, predict the whole, no dropout": WIDE | WHOLE | {"dropout": 0.0},
+    "d 192, faster": WIDE,
+    "d 192, faster, half hidden, predict the whole": WIDE | WHOLE,
+    "d 192, faster, half hidden, predict the whole, no dropout": WIDE | WHOLE | {"dropout": 0.0},
     "EDAE": {"architecture": "EDAE"},
     "mEDAE": {"architecture": "mEDAE"},
     "EPDAE": {"architecture": "EPDAE"},
