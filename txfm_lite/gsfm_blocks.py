@@ -43,25 +43,41 @@ class Bags(NamedTuple):
         return Bags(self.indices[kept], n, None if self.weights is None else self.weights[kept])
 
 
-class Bag(nn.Linear):
-    """A linear layer whose input is given by its non-zeros: a sum of columns, and the bias.
+class Bag(nn.Module):
+    """A linear layer whose input is given by its non-zeros: a sum of rows of a table, and the bias.
 
-    The weights have the shape of any linear layer's, (out, V), but lie in memory column by column.
+    Its parameter is that table, (V, out), so that a row lies in one piece, for the sum and for the optimiser.
+    To the outside, and in files, it has the `weight` of any linear layer, (out, V).
     """
 
     def __init__(self, in_features: int, out_features: int):
-        super().__init__(in_features, out_features)
-        weight = self.weight.detach().T.contiguous().T
-        weight[:, UNK] = 0.0  # where training never meets an unknown gene, it goes on to say nothing
-        self.weight = nn.Parameter(weight)
+        super().__init__()
+        dense = nn.Linear(in_features, out_features)
+        table = dense.weight.detach().T.contiguous()
+        table[UNK] = 0.0  # where training never meets an unknown gene, it goes on to say nothing
+        self.table, self.bias = nn.Parameter(table), dense.bias
+        self.out_features = out_features
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weights as those of a linear layer, (out, V)."""
+        return self.table.T
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}weight"] = destination.pop(f"{prefix}table").T
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if (weight := state_dict.pop(f"{prefix}weight", None)) is not None:
+            state_dict[f"{prefix}table"] = weight.T
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(
         self, indices: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return one vector per set, shape (B, out); ``<pad>`` adds nothing."""
-        table = self.weight.T
         total = F.embedding_bag(
-            indices, table, offsets, mode="sum", per_sample_weights=weights, padding_idx=PAD
+            indices, self.table, offsets, mode="sum", per_sample_weights=weights, padding_idx=PAD
         )
         return total + self.bias
 
@@ -69,7 +85,7 @@ class Bag(nn.Linear):
 class MLP(nn.Module):
     """Linear layers of the given widths, with ReLU and dropout after all but the last."""
 
-    def __init__(self, widths: Sequence[int], dropout: float, first: type[nn.Linear] = nn.Linear):
+    def __init__(self, widths: Sequence[int], dropout: float, first: type[nn.Module] = nn.Linear):
         super().__init__()
         self.layers = nn.Sequential()
         for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
