@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from txfm_lite import genesets, results, set_rivals
+from txfm_lite import genesets, results, set_rivals, set_studies
 from txfm_lite.evaluate import complements, interactions, scores, set_splits, suite
 from txfm_lite.evaluate import genes as relations
 from txfm_lite.evaluate import genesets as benchmark
@@ -257,12 +257,13 @@ def path(args, part: str, name: str) -> str:
 
 
 def train_without_interactions(folder: Path, epochs: int, seed: int) -> None:
-    """Train the published shape on what :func:`without_interactions` leaves."""
+    """Train on what :func:`without_interactions` leaves, as was best on held-out sets."""
     from txfm_lite.gsfm_training import GSFMTrainConfig, train_on
 
-    sets = without_interactions()
-    vocabulary = genesets.vocabulary(training())
-    run = train_on(sets, vocabulary, GSFMTrainConfig(epochs=epochs, seed=seed), folder)
+    sets, vocabulary = without_interactions(), genesets.vocabulary(training())
+    shape, schedule = set_studies.divided(set_studies.CHOSEN)
+    schedule = GSFMTrainConfig(epochs=epochs, seed=seed, **schedule)
+    run = train_on(sets, vocabulary, schedule, folder, shape=shape)
     print(f"{len(sets):,} sets; the model lies in {run.path / 'model'}")
 
 

@@ -79,8 +79,9 @@ def study(args: argparse.Namespace, libraries: dict, universe: np.ndarray) -> No
     """Run one of the studies that train models of their own."""
     from txfm_lite.gsfm_training import GSFMTrainConfig
 
-    schedule = GSFMTrainConfig(epochs=args.epochs, learning_rate=args.learning_rate, precision="auto")
-    recipe = set_studies.Recipe(args.runs, {"d_model": args.width}, schedule)
+    shape, schedule = set_studies.divided(set_studies.CHOSEN if args.chosen else {})
+    schedule = GSFMTrainConfig(epochs=args.epochs, precision="auto", **schedule)
+    recipe = set_studies.Recipe(args.runs, shape | {"d_model": args.width}, schedule)
     chosen = {"models": args.models} if args.models else {}
     if args.study == "leakage":  # unfiltered: the study filters
         train = genesets.training(args.tier, threshold=1.0)
@@ -125,7 +126,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of a study")
     parser.add_argument("--epochs", type=int, default=50, help="of a study's models")
     parser.add_argument("--width", type=int, default=256, help="d of a study's models")
-    parser.add_argument("--learning-rate", type=float, help="of a study's models, by default as published")
+    parser.add_argument("--chosen", action="store_true", help="a study's models as won on held-out sets")
     parser.add_argument("--runs", type=Path, default=files.cache_directory() / "runs", help="of a study")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

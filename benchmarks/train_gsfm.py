@@ -1,10 +1,9 @@
 """Train a gene set model on the sets that stand in for Rummagene.  A run that stopped goes on.
 
-    python benchmarks/train_gsfm.py runs/gsfm-xs --tier all --least 20 \\
-        --set d_model=128 epochs=40 validation=0.02 plateau=mean             # the shipped weights
-    python benchmarks/train_gsfm.py runs/gsfm-clean --universe \\
-        --set d_model=192 partition=0.5 target=whole dropout=0.0 learning_rate=0.003 epochs=40 \\
-        patience=5 validation=0.02                                           # the benchmark's, as its rivals
+    python benchmarks/train_gsfm.py runs/gsfm-clean --universe --chosen \\
+        --set epochs=40 patience=5 validation=0.02                           # the benchmark's, as its rivals
+    python benchmarks/train_gsfm.py runs/gsfm-xs --tier all --least 20 --chosen \\
+        --set epochs=40 patience=5 validation=0.02                           # the shipped weights
     python benchmarks/train_gsfm.py runs/gsfm --tier all                     # the published size and schedule
     python benchmarks/train_gsfm.py runs/gsfm-rummagene --tier rummagene     # its corpus, once downloaded
 
@@ -15,11 +14,10 @@ from __future__ import annotations
 
 import argparse
 import ast
-import dataclasses
 import logging
 from pathlib import Path
 
-from txfm_lite import genesets
+from txfm_lite import genesets, set_studies
 from txfm_lite.evaluate import genesets as benchmark
 from txfm_lite.gsfm_training import GSFMTrainConfig, train_on
 
@@ -40,20 +38,20 @@ def main() -> None:
     parser.add_argument("--tier", choices=genesets.TIERS, default="clean", help="of the training sets")
     parser.add_argument("--least", type=int, default=5, help="sets that a gene of the vocabulary is in")
     parser.add_argument("--universe", action="store_true", help="only genes in which the benchmark searches")
+    parser.add_argument("--chosen", action="store_true", help="as won on held-out sets, not as published")
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="FIELD=VALUE", help="of GSFMConfig and GSFMTrainConfig"
     )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     changes = {field: value(text) for field, text in (pair.split("=", 1) for pair in args.set)}
-    schedule = {f.name for f in dataclasses.fields(GSFMTrainConfig)} & set(changes)
+    shape, schedule = set_studies.divided((set_studies.CHOSEN if args.chosen else {}) | changes)
     sets = genesets.training(args.tier)
     genes = genesets.vocabulary(sets, args.least)
     if args.universe:
         clean = genesets.vocabulary(genesets.training("clean"))
         genes = benchmark.common_universe(genesets.benchmark(), clean)
-    shape = {k: v for k, v in changes.items() if k not in schedule}
-    train_on(sets, genes, GSFMTrainConfig(**{k: changes[k] for k in schedule}), args.run, shape=shape)
+    train_on(sets, genes, GSFMTrainConfig(**schedule), args.run, shape=shape)
 
 
 if __name__ == "__main__":

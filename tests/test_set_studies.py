@@ -108,9 +108,9 @@ def test_choices_are_judged_on_held_out_training_sets(known, recipe, tmp_path):
 def test_every_choice_is_one_of_model_or_schedule(choice):
     from txfm_lite.gsfm import GSFMConfig
 
-    fields = dict(set_studies.CHOICES[choice])
-    schedule = {k: fields.pop(k) for k in list(fields) if k in vars(GSFMTrainConfig())}
-    assert GSFMConfig(100, **fields) and GSFMTrainConfig(**schedule)
+    fields = set_studies.CHOICES[choice]
+    shape, schedule = set_studies.divided(fields)
+    assert GSFMConfig(100, **shape) and GSFMTrainConfig(**schedule) and shape | schedule == fields
 
 
 def test_growth_is_a_line_with_its_prediction_interval():

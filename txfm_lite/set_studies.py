@@ -41,6 +41,7 @@ MODELS = ("DAE", "kNN", "SVD", "popularity")
 HALF = {"partition": 0.5}
 WIDE = {"d_model": 192, "learning_rate": 3e-3}
 WHOLE = HALF | {"target": "whole"}
+CHOSEN = WIDE | WHOLE | {"dropout": 0.0}  # what won; how stored and shipped models are trained
 PUBLISHED = "nothing hidden (the published model)"
 #: What can be chosen -> fields of the model's config, or of the schedule.
 #: "Published" are those that do not do what they were meant to.
@@ -56,7 +57,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "a fifth hidden, predict the whole": {"partition": 0.2, "target": "whole"},
     "d 192, faster": WIDE,
     "d 192, faster, half hidden, predict the whole": WIDE | WHOLE,
-    "d 192, faster, half hidden, predict the whole, no dropout": WIDE | WHOLE | {"dropout": 0.0},
+    "d 192, faster, half hidden, predict the whole, no dropout": CHOSEN,
     "EDAE": {"architecture": "EDAE"},
     "mEDAE": {"architecture": "mEDAE"},
     "EPDAE": {"architecture": "EPDAE"},
@@ -267,8 +268,7 @@ def store_choices(
             where = f"genesets-choices/{slug(choice)}-seed{seed}"
             if results.stored(where, folder):
                 continue
-            schedule = {k: v for k, v in fields.items() if hasattr(recipe.schedule, k)}
-            shape = {k: v for k, v in fields.items() if k not in schedule}
+            shape, schedule = divided(fields)
             own = dataclasses.replace(recipe, fields=recipe.fields | shape)
             run = own.train(train, universe, f"choice-{choice}", seed, validation=HELD_OUT, **schedule)
             last = run.history.iloc[-1]
@@ -326,6 +326,13 @@ def growth(n: Sequence[int], values: Sequence[float], at: float) -> dict[str, fl
     spread = np.sqrt(rest * (1 + 1 / len(x) + far**2 / np.sum((x - x.mean()) ** 2)))
     value, width = start + slope * np.log10(at), t.ppf(0.975, len(x) - 2) * spread
     return {"slope": slope, "value": value, "low": value - width, "high": value + width}
+
+
+def divided(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the fields of a model's config, and those of its schedule."""
+    known = {f.name for f in dataclasses.fields(GSFMTrainConfig)}
+    schedule = {k: v for k, v in fields.items() if k in known}
+    return {k: v for k, v in fields.items() if k not in known}, schedule
 
 
 def slug(text: str) -> str:
