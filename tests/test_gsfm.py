@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from scipy import stats
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
@@ -14,7 +15,7 @@ from txfm_lite import gsfm
 from txfm_lite.genesets import GeneSets
 from txfm_lite.gsfm import GSFM, GSFMConfig
 from txfm_lite.gsfm_blocks import PAD, SPECIALS, Bag, Bags, divide
-from txfm_lite.gsfm_sets import SetLoader, tokenise_sets
+from txfm_lite.gsfm_sets import SetLoader, SetSample, tokenise_sets
 
 V, D = 40, 8
 GENES = [*SPECIALS, *(f"G{i}" for i in range(V - 2))]
@@ -301,17 +302,32 @@ def test_an_epoch_leaves_no_set_out():
     sets = GeneSets.from_lists([[f"G{i % 30}", f"G{(i * 7 + 1) % 30}"] for i in range(103)])
     tokens = tokenise_sets(sets, GENES)
     rows = np.arange(3, 103)
-    loader = SetLoader(tokens, rows, np.zeros(103, int), 16, seed=1, noisy=True)
+    loader = SetLoader(tokens, rows, np.zeros(103, int), 16, seed=1, partition=0.5)
     first, second = list(loader), list(loader)
     for epoch in (first, second):
         assert [len(b) for b in epoch] == [16] * 6 + [4]
         assert sorted(np.concatenate([b.row for b in epoch])) == rows.tolist()
     assert not np.array_equal(first[0].row, second[0].row)
-    other = SetLoader(tokens, rows, np.zeros(103, int), 16, seed=1, noisy=True)
+    other = SetLoader(tokens, rows, np.zeros(103, int), 16, seed=1, partition=0.5)
     other.load_state_dict({"epoch": 1, "batch": 5})
     for a, b in zip(other, second[5:], strict=True):
         assert np.array_equal(a.row, b.row) and np.array_equal(a.noise, b.noise)
         assert np.array_equal(a.indices, b.indices)
+
+
+def test_hidden_up_to_a_share():
+    sets = GeneSets.from_lists([[f"G{i}" for i in range(30)] for _ in range(2000)])
+    tokens = tokenise_sets(sets, GENES)
+    loader = SetLoader(tokens, np.arange(2000), np.zeros(2000, int), 2000, 1, 0.9, "up to")
+    (batch,) = loader
+    shown = np.log(1 - batch.shares) / np.log(1 - 0.9)
+    assert stats.kstest(shown, "uniform").pvalue > 0.01
+    sample = SetSample(batch, torch.device("cpu"))
+    found = sample.shown.reshape(2000, 30).sum(1).numpy()
+    assert np.array_equal(found, np.ceil(30 * (1 - batch.shares)) - 1)
+    assert (found.min(), found.max()) == (3, 29)
+    plain = next(iter(SetLoader(tokens, np.arange(2000), np.zeros(2000, int), 2000, 1, 0.9)))
+    assert np.array_equal(plain.noise, batch.noise) and set(plain.shares) == {0.9}
 
 
 @pytest.fixture
@@ -428,6 +444,7 @@ def test_damaged_folders(published, tmp_path):
         ({"dropout": 1.0}, "dropout = 1.0"),
         ({"partition": -0.1}, "partition = -0.1"),
         ({"weighting": "unseen"}, "with partition 0 all genes are seen"),
+        ({"hiding": "up to"}, "with partition 0 nothing is hidden"),
         ({"weighting": "inverse"}, "none, balance, unseen, unseen_masked"),
         ({"n_tokens": 2}, "<unk>, <pad> are two of them"),
         ({"channels": 3}, "channels = 3"),

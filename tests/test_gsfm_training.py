@@ -159,7 +159,7 @@ class StopsAfter(lightning.Callback):
     [
         dict(partition=0.5, weighting="balance"),
         dict(architecture="VAE", n_latent=4),
-        dict(architecture="EPDAE", partition=0.3, target="whole"),
+        dict(architecture="EPDAE", partition=0.9, hiding="up to", target="whole"),
     ],
     ids=lambda fields: fields.get("architecture", "DAE"),
 )

@@ -96,12 +96,27 @@ def test_choices_are_judged_on_held_out_training_sets(known, recipe, tmp_path):
     choices = {name: set_studies.CHOICES[name] for name in names}
     set_studies.store_choices(recipe, train, universe, choices, (0,), tmp_path)
     rows = results.read("genesets-choices", tmp_path)
-    dae = rows[rows["model"] == "DAE"].set_index("variant")["value"]
-    assert dae[names[0]] == dae[names[1]]  # as published, "unseen" changes nothing
-    assert rows[rows["model"] == "popularity"]["value"].nunique() == 1  # the same sets are held out
-    assert set(rows["dataset"]) == {"held-out training sets"} and set(rows["n"]) == {40}
+    dae = rows[rows["model"] == "DAE"].pivot(index="metric", columns="variant", values="value")
+    assert dae[names[0]].equals(dae[names[1]])  # as published, "unseen" changes nothing
+    popular = rows[rows["model"] == "popularity"].groupby("metric")["value"]
+    assert (popular.nunique() == 1).all() and len(popular) == 2  # the same sets are held out
+    assert set(rows["dataset"]) == {"held-out training sets"} 
+    assert set(rows["n"]) == {40, 18}  # 18 have 20 genes or more
     assert set(rows["model"]) == {"DAE", "EPDAE", "popularity"}
     assert set(rows.loc[rows["model"] == "EPDAE", "variant"]) == {set_studies.PUBLISHED}
+
+
+def test_few_genes_are_shown(known):
+    sets = known[0]
+    sets, given = sets[sets.sizes >= 20], []
+    member = (sets.csr() > 0).toarray()
+
+    def knows(visible):
+        given.append(visible)
+        return member + 2 * visible.toarray()  # those given do not count
+
+    assert set_studies.few_shown(knows, sets) == 1 and set_studies.few_shown(lambda x: -knows(x), sets) == 0
+    assert (np.diff(given[0].indptr) == 10).all() and (given[0].toarray() <= member).all()
 
 
 @pytest.mark.parametrize("choice", set_studies.CHOICES)

@@ -52,6 +52,7 @@ CHOICES = {
     "architecture": ("DAE", "EDAE", "mEDAE", "EPDAE", "VAE"),
     "target": ("hidden", "whole"),
     "weighting": ("none", "balance", "unseen", "unseen_masked"),
+    "hiding": ("share", "up to"),
     "widths": ("powers", "multiples"),
     "elbo": ("published", "proper"),
 }
@@ -67,6 +68,7 @@ class GSFMConfig:
     depth: int = 2  # linear layers of the DAE's encoder
     dropout: float = 0.2
     partition: float = 0.0  # share of a set's genes that is hidden in training
+    hiding: str = "share"  # that share, or anything "up to" it
     target: str = "hidden"  # with a partition: what is to be predicted, "hidden" or "whole"
     weighting: str = "none"  # of the loss: "balance", "unseen", "unseen_masked"
     widths: str = "powers"  # of EDAE and mEDAE: hidden layers of d^k, or of "multiples" d · 2^(k-1)
@@ -93,6 +95,9 @@ class GSFMConfig:
             raise ValueError(
                 f"GSFMConfig.weighting = {self.weighting!r}: with partition 0 all genes are seen"
             )
+
+        if self.hiding == "up to" and not self.partition:
+            raise ValueError("GSFMConfig.hiding = 'up to': with partition 0 nothing is hidden")
 
     @property
     def n_genes(self) -> int:

@@ -100,7 +100,7 @@ class MLP(nn.Module):
         return x[0]
 
 
-def divide(lengths: torch.Tensor, share: float, noise: torch.Tensor) -> torch.Tensor:
+def divide(lengths: torch.Tensor, share: float | torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """Divide sets at random into a part that is shown and one that is hidden, as published.
 
     Of n tokens ``ceil(n · (1 - share)) - 1`` are shown.
@@ -109,8 +109,8 @@ def divide(lengths: torch.Tensor, share: float, noise: torch.Tensor) -> torch.Te
     ----------
     lengths : Tensor of int64, shape (B,)
         Number of tokens of each set.
-    share : float
-        The part to be hidden.
+    share : float, or Tensor of shape (B,)
+        The part to be hidden, of all sets or of each.
     noise : Tensor of float64, shape (N,)
         Uniform numbers in [0, 1), one per token: in each set those with the smallest are shown.
 

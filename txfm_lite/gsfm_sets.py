@@ -119,8 +119,8 @@ class SetBatch:
         Which sets these are, and the number of the library of each.
     lengths, indices, weights : ndarray
         See :meth:`SetTokens.take`.
-    noise : ndarray of float64, shape (N,), optional
-        With a partition: the numbers that decide what is hidden.
+    shares, noise : ndarray of float64, shape (b,) and (N,), optional
+        With a partition: how much of each set is hidden, and the numbers that decide what.
     """
 
     row: np.ndarray
@@ -128,6 +128,7 @@ class SetBatch:
     lengths: np.ndarray
     indices: np.ndarray
     weights: np.ndarray | None
+    shares: np.ndarray | None
     noise: np.ndarray | None
 
     def __len__(self) -> int:
@@ -137,15 +138,15 @@ class SetBatch:
 class SetSample:
     """A batch on a device; ``source`` is the batch."""
 
-    def __init__(self, batch: SetBatch, partition: float, device: torch.device):
+    def __init__(self, batch: SetBatch, device: torch.device):
         self.source = batch
         offsets = np.cumsum(batch.lengths) - batch.lengths
         weights = None if batch.weights is None else ship(batch.weights, device)
         self.bags = Bags(ship(batch.indices.astype(np.int64), device), ship(offsets, device), weights)
         self.shown = None
-        if batch.noise is not None:
-            shown = divide(torch.from_numpy(batch.lengths), partition, torch.from_numpy(batch.noise))
-            self.shown = ship(shown.numpy(), device)
+        if batch.shares is not None:
+            numbers = (torch.from_numpy(x) for x in (batch.lengths, batch.shares, batch.noise))
+            self.shown = ship(divide(*numbers).numpy(), device)
 
 
 class SetLoader:
@@ -161,8 +162,10 @@ class SetLoader:
     batch_size : int
     seed : int
         Order and noise follow from it and from the number of the epoch.
-    noisy : bool
-        Draw what is hidden.
+    partition : float
+        Share of each set that is hidden.
+    hiding : {"share", "up to"}
+        Hide that share, or anything up to it: the logarithm of what is shown is uniform.
     """
 
     def __init__(
@@ -172,10 +175,12 @@ class SetLoader:
         dataset: np.ndarray,
         batch_size: int,
         seed: int,
-        noisy: bool,
+        partition: float = 0.0,
+        hiding: str = "share",
     ):
         self.tokens, self.rows, self.dataset = tokens, rows, dataset
-        self.batch_size, self.seed, self.noisy = batch_size, seed, noisy
+        self.batch_size, self.seed, self.partition = batch_size, seed, partition
+        self.hiding = hiding
         self.epoch = self.batch = 0
 
     def __len__(self) -> int:
@@ -195,7 +200,11 @@ class SetLoader:
             rows = order[self.batch * self.batch_size :][: self.batch_size]
             lengths, indices, weights = self.tokens.take(rows)
             rng = np.random.default_rng([self.seed, self.epoch, self.batch])
-            noise = rng.random(len(indices)) if self.noisy else None
+            shares = noise = None
+            if self.partition:
+                noise, shares = rng.random(len(indices)), np.full(len(rows), self.partition)
+                if self.hiding == "up to":
+                    shares = 1 - (1 - shares) ** rng.random(len(rows))
             self.batch += 1
-            yield SetBatch(rows, self.dataset[rows], lengths, indices, weights, noise)
+            yield SetBatch(rows, self.dataset[rows], lengths, indices, weights, shares, noise)
         self.epoch, self.batch = self.epoch + 1, 0

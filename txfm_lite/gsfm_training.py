@@ -106,7 +106,7 @@ class SetSteps(Resumable):
 
     def transfer_batch_to_device(self, batch: SetBatch, device: torch.device, _: int) -> SetSample:
         """Ship the batch (Lightning calls this)."""
-        return SetSample(batch, self.model.config.partition, device)
+        return SetSample(batch, device)
 
     def on_train_start(self) -> None:
         """Look at the untrained model: the first point of the curve."""
@@ -214,6 +214,12 @@ class SetSteps(Resumable):
         self.total.fill_(checkpoint["total"])
 
 
+def hold_out(n: int, validation: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of n sets are held out, and which are trained on; the seed of a run has no say in it."""
+    order, n_held_out = np.random.default_rng(0).permutation(n), round(validation * n)
+    return order[:n_held_out], np.sort(order[n_held_out:])
+
+
 def _show_half(lengths: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """Return a mask that shows the first half, rounded down, of each set in the order of the noise."""
     rows = torch.arange(len(lengths)).repeat_interleave(lengths)
@@ -300,11 +306,9 @@ def fit(
         raise ValueError(
             f"{empty.size} sets have no gene, for example {sets.names[empty[0]]!r}: leave them out"
         )
-    order = np.random.default_rng(0).permutation(len(tokens))
-    n_held_out = round(config.validation * len(tokens))
-    if n_held_out == len(tokens):
+    held_out, rows = hold_out(len(tokens), config.validation)
+    if (n_held_out := len(held_out)) == len(tokens):
         raise ValueError(f"no set is left to train on: {len(tokens)} sets, {config.validation:.0%} held out")
-    held_out, rows = order[:n_held_out], np.sort(order[n_held_out:])
     looked_at = np.sort(held_out[tokens.sizes[held_out] >= LEAST][: config.n_validation])
     if n_held_out and not len(looked_at):
         raise ValueError(f"none of the {n_held_out} sets held out has {LEAST} genes of the vocabulary")
@@ -313,7 +317,8 @@ def fit(
     device = devices.training_device(trainer.get("accelerator", "auto"))
     precision, why_precision = devices.choose_precision(config.precision, device)
     libraries, dataset = np.unique(sets.libraries.astype(str), return_inverse=True)
-    loader = SetLoader(tokens, rows, dataset, config.batch_size, config.seed, model.partition > 0)
+    hiding = model.partition, model.hiding
+    loader = SetLoader(tokens, rows, dataset, config.batch_size, config.seed, *hiding)
     steps, checkpoint = config.epochs * len(loader), path / "last.ckpt"
     trainer["callbacks"] = [
         _Keeper(path / "snapshots", [n * len(loader) for n in snapshots]),

@@ -87,8 +87,12 @@ class Questions:
         )  # fmt: skip
 
 
-def lots(sets: GeneSets, n: int = REPLICATES, seed: int = SEED) -> np.ndarray:
-    """Return which members are shown, bool (n, memberships): half of each set, rounded down, `n` times.
+def lots(
+    sets: GeneSets, n: int = REPLICATES, seed: int = SEED, n_shown: int | np.ndarray | None = None
+) -> np.ndarray:
+    """Return which members are shown, bool (n, memberships), `n` times: `n_shown` of each set.
+
+    By default half of its genes, rounded down.
 
     A gene's place in the lottery is a 64-bit hash of seed, library, set and replicate, mixed with that of its
     symbol; the lower half is shown. Columns are in the order of ``sets.indices``.
@@ -97,11 +101,12 @@ def lots(sets: GeneSets, n: int = REPLICATES, seed: int = SEED) -> np.ndarray:
     gene = np.array([_hash(str(symbol)) for symbol in sets.genes], dtype=np.uint64)[sets.indices]
     rows = np.repeat(np.arange(len(sets)), sets.sizes)
     place = np.arange(len(rows)) - sets.indptr[rows]
+    limit = np.broadcast_to(sets.sizes // 2 if n_shown is None else n_shown, len(sets))[rows]
     names = list(zip(sets.libraries, sets.names, strict=True))
     for k in range(n):
         key = np.array([_hash(f"{seed}\t{of}\t{name}\t{k}") for of, name in names], dtype=np.uint64)
         order = np.lexsort([_mix(gene ^ key[rows]), rows])
-        shown[k, order] = place < (sets.sizes // 2)[rows]
+        shown[k, order] = place < limit
     return shown
 
 
