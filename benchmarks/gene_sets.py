@@ -6,8 +6,8 @@
     python benchmarks/gene_sets.py --tier all                        # also curated and text-mined sets
     python benchmarks/gene_sets.py --study size --seeds 0 1 2        # or leakage, time, choices
 
-The studies train models of their own (txfm_lite.set_studies); `--models DAE` runs only these. The study
-"time" takes a trained one (`--gsfm`), and all rivals.
+The studies train models of their own (txfm_lite.set_studies); `--models DAE` runs only these, and for
+"choices" it names some of them. The study "time" takes a trained one (`--gsfm`), and all rivals.
 
 All predictors are fitted on the same training sets and search in the same genes: those of the benchmark that
 are in at least five training sets of the tier "clean". Results lie in results/genesets/<library>/.
@@ -86,8 +86,9 @@ def study(args: argparse.Namespace, libraries: dict, universe: np.ndarray) -> No
     if args.study == "leakage":  # unfiltered: the study filters
         train = genesets.training(args.tier, threshold=1.0)
         set_studies.store_leakage(
-            recipe, train, libraries, universe, seeds=args.seeds, folder=args.folder, tier=args.tier, **chosen
-        )
+            recipe, train, libraries, universe, args.thresholds, args.seeds, folder=args.folder, tier=args.tier,
+            **chosen,
+        )  # fmt: skip
         return
     train = genesets.training(args.tier)
     if args.study == "size":
@@ -95,7 +96,8 @@ def study(args: argparse.Namespace, libraries: dict, universe: np.ndarray) -> No
             recipe, train, libraries, universe, seeds=args.seeds, folder=args.folder, **chosen
         )
     elif args.study == "choices":
-        set_studies.store_choices(recipe, train, universe, seeds=args.seeds, folder=args.folder)
+        choices = {name: set_studies.CHOICES[name] for name in args.models or set_studies.CHOICES}
+        set_studies.store_choices(recipe, train, universe, choices, args.seeds, args.folder)
     else:
         for seed in args.seeds:
             made = predictors(libraries, train, universe, seed)
@@ -124,6 +126,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="of the results; by default the repository's")
     parser.add_argument("--study", choices=["size", "leakage", "time", "choices"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of a study")
+    parser.add_argument(
+        "--thresholds", type=float, nargs="+", default=set_studies.THRESHOLDS, help="of the study of leakage"
+    )
     parser.add_argument("--epochs", type=int, default=50, help="of a study's models")
     parser.add_argument("--width", type=int, default=256, help="d of a study's models")
     parser.add_argument("--chosen", action="store_true", help="a study's models as won on held-out sets")
