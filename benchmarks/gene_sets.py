@@ -86,8 +86,8 @@ def study(args: argparse.Namespace, libraries: dict, universe: np.ndarray) -> No
     if args.study == "leakage":  # unfiltered: the study filters
         train = genesets.training(args.tier, threshold=1.0)
         set_studies.store_leakage(
-            recipe, train, libraries, universe, args.thresholds, args.seeds, folder=args.folder, tier=args.tier,
-            **chosen,
+            recipe, train, libraries, universe, args.thresholds, args.seeds,
+            folder=args.folder, tier=args.tier, **chosen,
         )  # fmt: skip
         return
     train = genesets.training(args.tier)
