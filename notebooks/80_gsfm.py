@@ -753,7 +753,7 @@ if cfg.everything:
     )
 
 
-def study(name: str, metric: str = "AUROC") -> pd.DataFrame:
+def study(name: str, *metrics: str) -> pd.DataFrame:
     """Return the rows of a study; none, and a sentence, where it is not stored."""
     try:
         rows = results.read(name, folder)
@@ -766,7 +766,7 @@ def study(name: str, metric: str = "AUROC") -> pd.DataFrame:
         )
         return pd.DataFrame(columns=["dataset", "model", "variant", "value", "run"])
     print(f"{name}: {said(rows)}")
-    return rows[rows["metric"] == metric]
+    return rows[rows["metric"].isin(metrics or ["AUROC"])]
 
 
 # %% [markdown]
@@ -913,34 +913,46 @@ plt.show()
 # published code: one vector per gene, a network for each and the mean of what comes out (*EDAE*), the mean first (*mEDAE*), both
 # (*EPDAE*), and a *VAE*, whose loss adds a sum over 128 numbers to a mean over V; *proper* has both on one scale.
 #
-# Such choices must not be made on the test. They are judged on training sets that were held out, half of each shown:
+# Such choices must not be made on the test. They are judged on training sets that were held out. Half of each is shown, as in training,
+# where half is hidden. But a training set is large, and half the terms of four benchmark libraries have fewer than 25 genes: a
+# model that completes terms is mostly given a dozen. So the same sets are also asked about with *ten genes shown*, and two choices hide
+# more: nine tenths of each set, and anything up to 95 %, a new share each time, its logarithm uniform.
 
 # %%
-chosen = study("genesets-choices")
+SHOWN = {"AUROC": "half shown", "AUROC, few shown": "ten genes shown"}
+chosen = study("genesets-choices", *SHOWN)
 if len(chosen):
+    chosen = chosen.assign(shown=chosen["metric"].map(SHOWN))
     is_bar = chosen["model"] == "popularity"
-    bar = chosen.loc[is_bar, "value"].mean()
+    bar = chosen[is_bar].groupby("shown")["value"].mean()
     label = chosen["variant"].where(chosen["model"] == "DAE", chosen["model"])
-    tried = chosen["value"].groupby(label.rename("choice")[~is_bar])
-    tried = tried.agg(["mean", "min", "max", "size"]).sort_values("mean")
-    display(tried[::-1].rename(columns={"size": "seeds"}).round(4))
+    tried = chosen.assign(choice=label)[~is_bar].groupby(["choice", "shown"])
+    tried = tried["value"].agg(["mean", "min", "max", "size"]).unstack("shown")
+    tried = tried.sort_values(("mean", "half shown"))
+    table = tried["mean"][list(SHOWN.values())].round(4)
+    display(table.assign(seeds=tried["size", "half shown"])[::-1])
 
-# %% mystnb={"figure": {"caption": "AUROC of the hidden halves of held-out training sets for each choice; hollow: as published, where that is not as meant; line: from the worst to the best seed; dotted: popularity.", "name": "fig-gsfm-choices"}, "image": {"alt": "Dot plot with one row per choice of what is hidden, predicted and weighed, and a dotted vertical line for popularity."}}
+# %% mystnb={"figure": {"caption": "AUROC of what was hidden of held-out training sets, for each choice, half of each shown and ten genes shown; hollow: as published, where that is not as meant; line: from the worst to the best seed; dotted: popularity.", "name": "fig-gsfm-choices"}, "image": {"alt": "Two dot plots side by side with one row per choice of what is hidden, predicted and weighed, and a dotted vertical line for popularity. On the left most choices are close together; on the right those that hide more in training are far ahead."}}
 if len(chosen):
-    fig, ax = plt.subplots(figsize=(7.2, 0.8 + 0.26 * len(tried)))
-    faulty = ["(published)" in v or v == "VAE" for v in tried.index]
-    ax.hlines(range(len(tried)), tried["min"], tried["max"], color="black", lw=1)
-    ax.scatter(
-        tried["mean"],
-        range(len(tried)),
-        marker=plots.marker("GSFM"),
-        s=50,
-        facecolors=np.where(faulty, "white", plots.colour("GSFM")),
-        edgecolors=plots.colour("GSFM"),
+    fig, axes = plt.subplots(
+        1, 2, figsize=(7.2, 0.9 + 0.24 * len(tried)), sharey=True
     )
-    ax.axvline(bar, color="black", ls=":")
-    ax.set_yticks(range(len(tried)), tried.index, fontsize=8)
-    ax.set_xlabel(plots.label("AUROC, hidden half", "mean"))
+    faulty = ["(published)" in v or v == "VAE" for v in tried.index]
+    for ax, shown in zip(axes, SHOWN.values(), strict=True):
+        of = tried.xs(shown, axis=1, level="shown")
+        ax.hlines(range(len(of)), of["min"], of["max"], color="black", lw=1)
+        ax.scatter(
+            of["mean"],
+            range(len(of)),
+            marker=plots.marker("GSFM"),
+            s=40,
+            facecolors=np.where(faulty, "white", plots.colour("GSFM")),
+            edgecolors=plots.colour("GSFM"),
+        )
+        ax.axvline(bar[shown], color="black", ls=":")
+        ax.set_title(shown, fontsize=9)
+    axes[0].set_yticks(range(len(tried)), tried.index, fontsize=7)
+    fig.supxlabel(plots.label("AUROC of what was hidden", "mean"), fontsize=9)
 plt.show()
 
 # %% [markdown]
