@@ -199,6 +199,22 @@ def test_the_learning_rate_follows_what_it_says(sets, tmp_path, plateau):
     assert rates[-1] < 1e-6
 
 
+def test_the_learning_rate_cools_down_and_resumes(sets, tmp_path):
+    rates = []
+
+    class Records(lightning.Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            rates.append(module.optimizers().param_groups[0]["lr"])
+
+    config, model = GSFMTrainConfig(**{**RUN, "cooldown": 0.5, "learning_rate": 0.01}), GSFMConfig(**SMALL)
+    run = fit(sets, model, config, tmp_path / "whole", progress=False, callbacks=[Records()])
+    assert len(rates) == 24 and set(rates[:12]) == {0.01}
+    np.testing.assert_allclose(rates[12:], 0.01 * np.arange(11, -1, -1) / 12, atol=1e-12)
+    with pytest.raises(TimeoutError):
+        fit(sets, model, config, tmp_path / "parts", progress=False, callbacks=[StopsAfter(15)])
+    same(fit(sets, model, config, tmp_path / "parts", progress=False), run)
+
+
 def test_rare_genes_do_not_slow_adam_down(sets, tmp_path):
     if not torch.set_flush_denormal(True):
         pytest.skip("this CPU cannot take the smallest numbers for zero")

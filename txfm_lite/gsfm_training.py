@@ -59,6 +59,7 @@ class GSFMTrainConfig:
     plateau: str = "last"  # what the learning rate follows: the "last" batch's loss, or the epoch's "mean"
     factor: float = 0.25  # of the learning rate, on a plateau
     patience: int = 10  # epochs without a smaller loss
+    cooldown: float = 0.0  # share of the steps, the last ones, in which it falls to zero instead
     seed: int = 42
     validation: float = 0.0  # share of the sets that is held out, the same ones whatever the seed
     n_validation: int = 512  # of these, so many at most are looked at
@@ -77,6 +78,8 @@ class GSFMTrainConfig:
             raise ValueError(f"GSFMTrainConfig.plateau = {self.plateau!r}: should be last or mean")
         if not 0 < self.factor < 1:
             raise ValueError(f"GSFMTrainConfig.factor = {self.factor!r}: should be between 0 and 1")
+        if not 0 <= self.cooldown <= 1:
+            raise ValueError(f"GSFMTrainConfig.cooldown = {self.cooldown!r}: should be a share of the steps")
         if not 0 <= self.validation < 1:
             raise ValueError(f"GSFMTrainConfig.validation = {self.validation!r}: should be a share below 1")
         if self.precision not in ("auto", *devices.PRECISIONS):
@@ -127,10 +130,13 @@ class SetSteps(Resumable):
         self.watch.add(loss[None], step, sample.source)
         if self.logger and step % 20 == 0 and self.watch.n:
             self.logger.log_metrics({"train_loss": self.watch.last}, step)
+        if self.config.cooldown:
+            self.lr_schedulers().step()
         done, rest = divmod(step + 1, self.epoch)
         if not rest:
-            followed = loss if self.config.plateau == "last" else self.total / self.epoch
-            self.lr_schedulers().step(followed.item())
+            if not self.config.cooldown:
+                followed = loss if self.config.plateau == "last" else self.total / self.epoch
+                self.lr_schedulers().step(followed.item())
             self.total.zero_()
             if done % self.config.look_every == 0 or done == self.config.epochs:
                 self._look()
@@ -191,16 +197,18 @@ class SetSteps(Resumable):
         return np.array(out)
 
     def configure_optimizers(self) -> Any:
-        """Adam with one kernel for all weights, and the plateau."""
+        """Adam with one kernel for all weights, and the plateau, or the fall to zero at the end."""
         config = self.config
         rate = config.learning_rate or RATES.get(self.model.config.architecture, 1e-3)
         known = tuple(int(x) for x in torch.__version__.split(".")[:2])
         fused = self.device.type == "cuda" or (self.device.type == "cpu" and known >= (2, 4))
         fused = fused and self.trainer.precision != "16-mixed"  # Lightning has to see those gradients
         optimiser = torch.optim.Adam(self.model.parameters(), lr=rate, fused=fused or None)
-        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimiser, factor=config.factor, patience=config.patience
-        )
+        schedulers, steps = torch.optim.lr_scheduler, config.epochs * self.epoch
+        if config.cooldown:
+            left = lambda step: min(1.0, (steps - step) / (config.cooldown * steps))  # noqa: E731
+            return [optimiser], [schedulers.LambdaLR(optimiser, left)]
+        plateau = schedulers.ReduceLROnPlateau(optimiser, factor=config.factor, patience=config.patience)
         return [optimiser], [plateau]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
