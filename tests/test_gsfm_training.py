@@ -282,7 +282,7 @@ def test_what_cannot_be_trained_is_refused(sets, tmp_path):
 @pytest.mark.parametrize(
     ("field", "value"),
     [("epochs", 0), ("plateau", "best"), ("validation", 1.0), ("precision", "int8"), ("learning_rate", -1.0),
-     ("factor", 1.0)],
+     ("factor", 1.0), ("cooldown", 2.0)],
 )  # fmt: skip
 def test_config_refuses(field, value):
     with pytest.raises(ValueError, match=field):
