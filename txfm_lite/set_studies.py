@@ -45,7 +45,7 @@ HALF = {"partition": 0.5}
 WIDE = {"d_model": 192, "learning_rate": 3e-3}
 WHOLE = HALF | {"target": "whole"}
 ANY = {"partition": 0.95, "hiding": "up to", "target": "whole"}
-# What won, and how stored and shipped models are trained. The published schedule follows single batches; their
+# What won; stored and shipped models are trained so. The published schedule follows single batches, whose
 # losses go up and down with what is hidden, and ends learning too soon.
 CHOSEN = WIDE | ANY | {"dropout": 0.0, "cooldown": 0.25}
 PUBLISHED = "nothing hidden (the published model)"
