@@ -33,7 +33,8 @@ an EDAE's hidden widths          ``widths="powers"`` of d      ``widths="multipl
 
 What is ours: the first layer is a sum of columns instead of a product with a matrix of zeros; the members of
 a set may carry weights, with a sign if wanted; with ``channels=2`` genes that go up and genes that go down
-are different tokens. Nothing here asks what kind of gene a token is.
+are different tokens; ``hiding="up to"`` hides another share of each set every time, so that a model meets
+short lists as well as whole sets. Nothing here asks what kind of gene a token is.
 """
 
 from __future__ import annotations
