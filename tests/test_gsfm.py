@@ -283,6 +283,15 @@ def test_two_channels_tell_up_from_down():
         tokenise_sets(bad, GENES)
 
 
+@pytest.mark.parametrize("weighting", ["none", "balance"])  # the second counts genes, which are no weights
+def test_half_precision_is_half_the_file(tmp_path, weighting):
+    model = GSFM(GSFMConfig(V, d_model=D, weighting=weighting), GENES)
+    stored = load_file(model.save_pretrained(tmp_path / "m", dtype="float16") / "model.safetensors")
+    kinds = {name: tensor.dtype for name, tensor in stored.items()}
+    assert (kinds.pop("seen", torch.float32) == torch.float32) and set(kinds.values()) == {torch.float16}
+    assert kinds.keys() == dict(model.state_dict()).keys() - {"seen"}
+
+
 def test_unknown_genes_are_one_token():
     lists = [["G3", "X", "Y", "G1"], ["Z"], ["G0"], ["<pad>", "G2"]]
     tokens = tokenise_sets(GeneSets.from_lists(lists), GENES)

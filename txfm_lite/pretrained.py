@@ -120,9 +120,9 @@ def save(model: Model, path: str | Path, dtype: str = "float32", card: str = "",
 
     if dtype not in DTYPES:
         raise ValueError(f"dtype = {dtype!r}: should be one of {', '.join(DTYPES)}")
-    trained = {name for name, _ in model.named_parameters()}
+    buffers = {name for name, _ in model.named_buffers()}
     weights = {
-        k: v.detach().to("cpu", DTYPES[dtype] if k in trained else torch.float32).contiguous()
+        k: v.detach().to("cpu", torch.float32 if k in buffers else DTYPES[dtype]).contiguous()
         for k, v in model.state_dict().items()
     }
     if unfit := [k for k, v in weights.items() if not v.isfinite().all()]:
