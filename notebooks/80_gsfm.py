@@ -1031,6 +1031,7 @@ news.nlargest(10, "probability").round(3).set_index("gene")
 # | | paper | here | what follows |
 # |---|---|---|---|
 # | training sets | 890,000 columns of tables (Rummagene) | some 23,000 sets of experimental libraries | absolute numbers are lower; growth is shown |
+# | hidden in training | nothing | any share up to 95 %, chosen on held-out training sets | short lists are completed better |
 # | leakage | not looked for | versions, copies and near-duplicates of tested terms are out; a curve over thresholds | theirs may be too high, by how much is not known |
 # | splits, genes | drawn anew by every model, each in its own list of genes | one stored split, one list of genes | ours can be tested in pairs |
 # | rivals | similarities from co-occurrence, co-expression, text; PrismEXP | the same kinds but text, and popularity, kNN, SVD, EASE | the standard of recommender systems decides |
@@ -1080,8 +1081,8 @@ with pd.option_context("display.max_colwidth", None):
 #   noise](#training-one).
 # - [Closed forms and neighbours](#the-benchmark), fitted in seconds, belong among the rivals, and so does the
 #   [popularity of the genes asked for](#does-it-know-rare-genes).
-# - [Some published losses](#what-should-be-hidden-and-how-should-it-be-weighed) do not do what they say; choices belong on
-#   held-out training sets.
+# - [What is hidden in training](#what-should-be-hidden-and-how-should-it-be-weighed) decides how few genes a model can do with; some
+#   published losses do not do what they say; choices belong on held-out training sets.
 # - [Overlap with the test](#how-much-is-leakage) needs a random control, and [later versions](#who-finds-what-came-later) are the
 #   harder test.
 #
