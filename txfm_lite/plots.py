@@ -55,7 +55,7 @@ MODELS: dict[str, tuple[str, str]] = {
     "ranks of detected, ties shared": (_GREEN, "$r$"),
     "presence + ranks": (_BLUE, "$+$"),
     "GSFM": (_GREEN, "h"),  # gene sets: the autoencoder, and what it has to beat
-    "GSFM (published recipe)": (_GREEN, "$P$"),  # nothing hidden in training
+    "GSFM (published recipe)": (_GREEN, "$g$"),  # nothing hidden in training
     "GSFM (all)": (_GREEN, "$G$"),  # trained on curated sets, too
     "EASE": (_SKY, "$E$"),
     "SVD": (_PURPLE, "$V$"),
