@@ -128,6 +128,27 @@ def test_spread_of_dropout(sets):
     assert not completion.mc_dropout(model(dropout=0.0), sets, n_draws=3)[1].any()
 
 
+def test_spread_over_hidden_parts(sets, monkeypatch):
+    net, given = model(dropout=0.0), []
+
+    def remember(net, some, batch_size=256):
+        given.append(some)
+        return complete(net, some, batch_size)
+
+    monkeypatch.setattr(completion, "complete", remember)
+    mean, sd = completion.hidden_parts(net, sets, n_draws=40, seed=1)
+    draws = np.stack([complete(net, some) for some in given])
+    np.testing.assert_allclose(mean, draws.mean(0), atol=1e-4)
+    np.testing.assert_allclose(sd, draws.std(0, ddof=1), atol=1e-4)
+    assert all(set(some.members(i)) <= set(sets.members(i)) for some in given for i in range(len(sets)))
+    kept = np.stack([some.sizes for some in given])
+    assert (kept[:, sets.sizes > 0] > 0).all()
+    assert abs(kept.sum() / (40 * sets.sizes.sum()) - 0.8) < 0.1
+    for one, expected in ((net, completion.hidden_parts), (model(), completion.mc_dropout)):
+        for a, b in zip(completion.spread(one, sets, 5, 3), expected(one, sets, 5, 3), strict=True):
+            assert np.array_equal(a, b)
+
+
 def test_spread_of_an_ensemble(sets):
     models = [model(seed) for seed in range(3)]
     mean, sd = completion.ensemble(models, sets)

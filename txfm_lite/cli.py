@@ -125,7 +125,7 @@ def complete(
     ] = None,
     n: Annotated[int, typer.Option("--n", min=1, help="So many genes, the best.")] = 50,
     new: Annotated[bool, typer.Option("--new", help="Leave out the genes that were given.")] = False,
-    draws: Annotated[int, typer.Option(min=0, help="Draws of dropout, for a standard deviation.")] = 0,
+    draws: Annotated[int, typer.Option(min=0, help="Draws for a standard deviation.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
     output: Annotated[Path | None, typer.Option(help="Write all genes into this CSV file instead.")] = None,
 ) -> None:

@@ -108,6 +108,15 @@ class GeneSets:
         indices = np.concatenate([np.zeros(0, np.int32), *members]).astype(np.int32)
         return replace(self[rows], indptr=indptr, indices=indices, weights=None)
 
+    def where(self, kept: np.ndarray) -> GeneSets:
+        """Return the same sets with some of their memberships, bool (len(indices),), and their weights."""
+        rows = np.repeat(np.arange(len(self)), self.sizes)
+        sizes = np.bincount(rows[kept], minlength=len(self))
+        return replace(
+            self, indptr=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), indices=self.indices[kept],
+            weights=None if self.weights is None else self.weights[kept],
+        )  # fmt: skip
+
     @property
     def sizes(self) -> np.ndarray:
         """Number of genes in each set, shape (n,)."""

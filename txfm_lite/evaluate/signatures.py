@@ -161,15 +161,7 @@ def compare_vocabularies(
 def show_halves(sets: GeneSets) -> tuple[GeneSets, GeneSets]:
     """Return the shown and the hidden half of each set, as everywhere (:mod:`.set_splits`); weights stay."""
     (shown,) = set_splits.lots(sets, 1)
-    return _where(sets, shown), _where(sets, ~shown)
-
-
-def _where(sets: GeneSets, kept: np.ndarray) -> GeneSets:
-    """Return the sets with some of their memberships, bool (m,)."""
-    sizes = np.bincount(np.repeat(np.arange(len(sets)), sets.sizes)[kept], minlength=len(sets))
-    weights = None if sets.weights is None else sets.weights[kept]
-    indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return replace(sets, indptr=indptr, indices=sets.indices[kept], weights=weights)
+    return sets.where(shown), sets.where(~shown)
 
 
 def _as_arm(sets: GeneSets, arm: str) -> GeneSets:
@@ -178,7 +170,7 @@ def _as_arm(sets: GeneSets, arm: str) -> GeneSets:
         return replace(sets, weights=None)
     if arm == "two lists":
         sides = concatenate(
-            [replace(_where(sets, side), weights=None) for side in (sets.weights > 0, sets.weights < 0)]
+            [replace(sets.where(side), weights=None) for side in (sets.weights > 0, sets.weights < 0)]
         )
         sides = sides.over(sets.genes)
         return sides[sides.sizes > 0]
@@ -202,7 +194,7 @@ def _score(model: GSFM, shown: GeneSets, arm: str) -> tuple[np.ndarray, np.ndarr
     """Return how likely each gene is a member, and how much rather up than down, each (n, G)."""
     first = len(SPECIALS)
     if arm == "two lists":
-        sides = [_where(shown, shown.weights > 0), _where(shown, shown.weights < 0)]
+        sides = [shown.where(shown.weights > 0), shown.where(shown.weights < 0)]
         up, down = (_logits(model, replace(side, weights=None))[:, 0, first:] for side in sides)
     else:
         logits = _logits(model, _as_arm(shown, arm))
