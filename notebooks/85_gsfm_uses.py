@@ -621,10 +621,10 @@ plt.show()
 # What the black bar reaches needs no model at all. And GSFM's own training had lists of interactors in it, so on STRING, too, its vectors may
 # remember; stored runs have vectors of a model without them beside.
 #
-# **What we see.** Tested the published way, degree alone reaches .84, as much as cosines of GSFM's vectors do and more than TxFM's vectors by
-# any means. Tested the strict way, degree has nothing left, nor have two vectors side by side, and products of the vectors do tell pairs: .86 to .88 with
+# **What we see.** Tested the published way, degree alone reaches .84, a little more than cosines of GSFM's vectors and far more than TxFM's
+# vectors by any means. Tested the strict way, degree has nothing left, nor have two vectors side by side, and products of the vectors do tell pairs: .86 to .88 with
 # the shipped model, .72 to .73 with the one that read no lists of interactions (and no curated sets), .66 with TxFM's. Whether proteins are shared
-# makes little difference here; which negatives are drawn makes nearly all of it.
+# makes little difference here; which negatives are drawn decides what degree is worth.
 #
 # ## Do expression and sets teach different things?
 #
@@ -750,6 +750,9 @@ else:
 table
 
 # %% [markdown]
+# **What we see.** (146 signatures, one seed, so that a point or two is nothing.) Signs and weights do not help to find the hidden genes. Which way they
+# go is told best by a model that got the two sides as two lists, and better than by popularity on either side.
+#
 # And the vocabulary: the same sets with protein-coding genes only, and with non-coding ones in the input as well. Asked for are coding genes in both.
 
 # %%
