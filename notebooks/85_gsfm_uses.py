@@ -450,6 +450,9 @@ plt.show()
 # A short list alone lies below one in twenty, since an overlap is a whole number: most terms have none, and p = 1. For the naive test, random lists
 # are not random enough: what the model adds to them belongs together, and with it whole terms come up.
 #
+# **What we see.** Of ten stored lists of each length, the naive test sends four to six home with a term, and seven to ten where random lists are drawn from
+# popular genes. The counted test sends none, but for one list of popular genes.
+#
 # ### Does it find more of what is there?
 #
 # Lists of 20 genes, of which a few are members of a term and the rest are random. How often is that term found?
@@ -477,6 +480,9 @@ found.pivot_table(index=["model", "test"], columns="metric", values="value").rou
 # %% [markdown]
 # *Found* is $q \le 0.05$; a counted p cannot be smaller than one over the number of random lists, so that it needs many of them to pass a
 # correction for hundreds of terms. *First* and *among ten* need no threshold.
+#
+# **What we see.** It does not. In the stored runs (twenty lists with two, three and five members of a term) the list alone has the term in the first
+# place most often, by far, and augmenting puts others before it: what the model adds to seventeen random genes is not about the three.
 #
 # ## Which substrates does a kinase have?
 #
@@ -754,6 +760,7 @@ table
 # go is told best by a model that got the two sides as two lists, and better than by popularity on either side.
 #
 # And the vocabulary: the same sets with protein-coding genes only, and with non-coding ones in the input as well. Asked for are coding genes in both.
+# In the stored runs, 1,413 non-coding genes beside 18,750 coding ones made no difference to the third digit.
 
 # %%
 coding = stored("noncoding")
