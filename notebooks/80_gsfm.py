@@ -561,7 +561,7 @@ table.sort_values("AUROC", ascending=False).round(3)
 # version of one and no training set with a Jaccard index above one half to any of its terms is in the training sets. Rivals
 # beside those above: *EASE*, the linear item-to-item model in closed form {cite:p}`steck2019`, the standard of recommender
 # systems; *co-occurrence*, $P(i \mid j)$, as published; cosines of *TxFM's* gene vectors and of *co-expression*; and a small
-# *PrismEXP-like* predictor from co-expression in clusters of samples {cite:p}`lachmann2023`. Intervals are over terms;
+# *PrismEXP-like* predictor from co-expression in clusters of samples {cite:p}`lachmann2023`, on the two libraries of pathways so far. Intervals are over terms;
 # near-duplicates are drawn together.
 
 # %%
