@@ -100,7 +100,7 @@ def test_choices_are_judged_on_held_out_training_sets(known, recipe, tmp_path):
     assert dae[names[0]].equals(dae[names[1]])  # as published, "unseen" changes nothing
     popular = rows[rows["model"] == "popularity"].groupby("metric")["value"]
     assert (popular.nunique() == 1).all() and len(popular) == 2  # the same sets are held out
-    assert set(rows["dataset"]) == {"held-out training sets"} 
+    assert set(rows["dataset"]) == {"held-out training sets"}
     assert set(rows["n"]) == {40, 18}  # 18 have 20 genes or more
     assert set(rows["model"]) == {"DAE", "EPDAE", "popularity"}
     assert set(rows.loc[rows["model"] == "EPDAE", "variant"]) == {set_studies.PUBLISHED}

@@ -206,7 +206,10 @@ class SetSteps(Resumable):
         optimiser = torch.optim.Adam(self.model.parameters(), lr=rate, fused=fused or None)
         schedulers, steps = torch.optim.lr_scheduler, config.epochs * self.epoch
         if config.cooldown:
-            left = lambda step: min(1.0, (steps - step) / (config.cooldown * steps))  # noqa: E731
+
+            def left(step: int) -> float:
+                return min(1.0, (steps - step) / (config.cooldown * steps))
+
             return [optimiser], [schedulers.LambdaLR(optimiser, left)]
         plateau = schedulers.ReduceLROnPlateau(optimiser, factor=config.factor, patience=config.patience)
         return [optimiser], [plateau]

@@ -21,7 +21,6 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -313,8 +312,7 @@ def few_shown(predict: Callable, sets: GeneSets) -> float:
 
     member = (sets.csr() > 0).toarray()
     (lot,) = set_splits.lots(sets, 1, n_shown=FEW)
-    visible = sets.parts(range(len(sets)), [sets.indices[a:b][lot[a:b]] for a, b in pairwise(sets.indptr)])
-    shown = visible.csr()
+    shown = sets.where(lot).csr()
     found = np.asarray(predict(shown))
     return float(np.mean([
         roc_auc_score(member[i][~given], found[i][~given]) for i, given in enumerate(shown.toarray() > 0)

@@ -88,7 +88,7 @@ class Questions:
 
 
 def lots(
-    sets: GeneSets, n: int = REPLICATES, seed: int = SEED, n_shown: int | np.ndarray | None = None
+    sets: GeneSets, n: int = REPLICATES, seed: int = SEED, n_shown: int | None = None
 ) -> np.ndarray:
     """Return which members are shown, bool (n, memberships), `n` times: `n_shown` of each set.
 
