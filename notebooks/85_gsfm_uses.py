@@ -555,7 +555,7 @@ pd.DataFrame(
 #
 # **What we see.** With all sets, neighbours find most, since they have most to read. Without the lists of interactions everybody loses, and what
 # is left of the lead is small: the autoencoder is the best of what reads no interactions, and none of these reaches what popularity within
-# the library gives away, nor the published number, whose corpus nobody has searched for kinases.
+# the library gives away, nor the published number, whose corpus may hold such lists, too.
 #
 # ## Which proteins interact?
 #
