@@ -3,6 +3,7 @@
     python benchmarks/gene_sets.py                                   # all rivals, what is stored is kept
     python benchmarks/gene_sets.py --models SVD EASE --libraries KEGG_2021_Human
     python benchmarks/gene_sets.py --gsfm FOLDER --name "GSFM" --seed 1
+    python benchmarks/gene_sets.py --gsfm A B C --name "GSFM (three together)"
     python benchmarks/gene_sets.py --tier all                        # also curated and text-mined sets
     python benchmarks/gene_sets.py --study size --seeds 0 1 2        # or leakage, time, choices
 
@@ -75,6 +76,13 @@ def predictors(
     return found
 
 
+def trained(folders: list[Path], universe: np.ndarray) -> Callable:
+    """Return the predictor of trained models that answer together, or of one."""
+    from txfm_lite.gsfm import GSFM
+
+    return set_rivals.from_model([GSFM.from_pretrained(folder).eval() for folder in folders], universe)
+
+
 def study(args: argparse.Namespace, libraries: dict, universe: np.ndarray) -> None:
     """Run one of the studies that train models of their own."""
     from txfm_lite.gsfm_training import GSFMTrainConfig
@@ -104,10 +112,7 @@ def study(args: argparse.Namespace, libraries: dict, universe: np.ndarray) -> No
             names = args.models or [name for name in made if name not in (*SLOW, *WITHIN)]
             fits = {name: functools.partial(made[name], name) for name in names}
             if args.gsfm:
-                from txfm_lite.gsfm import GSFM
-
-                trained = GSFM.from_pretrained(args.gsfm).eval()
-                fits = {args.name: lambda m=trained: set_rivals.from_model(m, universe)} | fits
+                fits = {args.name: lambda: trained(args.gsfm, universe)} | fits
             set_studies.store_time(
                 fits, genesets.time_splits(), universe, seed, args.folder, n_train=len(train)
             )
@@ -120,8 +125,10 @@ def main() -> None:
     parser.add_argument("--libraries", nargs="+", help="by default all six")
     parser.add_argument("--seed", type=int, default=0, help="of the models; the splits are always the same")
     parser.add_argument("--tier", choices=genesets.TIERS, default="clean", help="of the training sets")
-    parser.add_argument("--gsfm", type=Path, help="folder of a trained model: only it is scored")
-    parser.add_argument("--name", default="GSFM", help="of that model in tables")
+    parser.add_argument(
+        "--gsfm", type=Path, nargs="+", help="folder of a trained model, or of several that answer together"
+    )
+    parser.add_argument("--name", default="GSFM", help="of that in tables; only it is scored")
     parser.add_argument("--write-splits", type=Path, help="only write the splits, for others to use")
     parser.add_argument("--folder", type=Path, help="of the results; by default the repository's")
     parser.add_argument("--study", choices=["size", "leakage", "time", "choices"])
@@ -148,10 +155,7 @@ def main() -> None:
     train = clean if args.tier == "clean" else genesets.training(args.tier)
     popularity = set_rivals.counted(clean, universe)
     if args.gsfm:
-        from txfm_lite.gsfm import GSFM
-
-        model = GSFM.from_pretrained(args.gsfm).eval()
-        predict = set_rivals.from_model(model, universe)
+        predict = trained(args.gsfm, universe)
         chosen = {args.name: lambda _: predict}
     else:
         chosen = predictors(libraries, train, universe, args.seed)

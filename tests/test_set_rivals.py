@@ -214,6 +214,11 @@ def test_a_gene_set_model_is_asked_in_its_own_genes():
         x = x.relu() if bend else x
     expected = x.numpy()
     assert scores[:, [0, 2, 3]] == pytest.approx(expected[:, [9, 2, 21]], abs=1e-5)
+    other = GSFM(GSFMConfig(n_tokens=22, d_model=8), tokens).eval()
+    alone = set_rivals.from_model(other, universe)(visible)
+    both = set_rivals.from_model([model, other], universe)(visible)
+    assert both == pytest.approx((scores + alone) / 2, abs=1e-5, nan_ok=True)
+    assert not np.allclose(both, scores, equal_nan=True)
 
 
 def test_shipped_gene_vectors_know_more_than_chance(local_data):

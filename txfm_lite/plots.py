@@ -55,6 +55,7 @@ MODELS: dict[str, tuple[str, str]] = {
     "ranks of detected, ties shared": (_GREEN, "$r$"),
     "presence + ranks": (_BLUE, "$+$"),
     "GSFM": (_GREEN, "h"),  # gene sets: the autoencoder, and what it has to beat
+    "GSFM (three together)": (_GREEN, "$3$"),  # the mean of three trainings
     "GSFM (published recipe)": (_GREEN, "$g$"),  # nothing hidden in training
     "GSFM (all)": (_GREEN, "$G$"),  # trained on curated sets, too
     "EASE": (_SKY, "$E$"),

@@ -280,15 +280,17 @@ def from_model(model: Any, universe: Sequence[str]) -> Predictor:
 
     Parameters
     ----------
-    model : GSFM
-        What :func:`txfm_lite.completion.complete` takes.
+    model : GSFM or list of GSFM
+        What :func:`txfm_lite.completion.complete` takes; of several, the mean of their logits counts, as in
+        :func:`txfm_lite.completion.ensemble`.
     universe : sequence of str
     """
     from . import completion
 
+    models = model if isinstance(model, list) else [model]
     universe = np.asarray(universe, dtype=str)
     place = {gene: i for i, gene in enumerate(universe)}
-    column = np.array([place.get(gene, -1) for gene in model.genes[2:]])  # behind <unk> and <pad>
+    column = np.array([place.get(gene, -1) for gene in models[0].genes[2:]])  # behind <unk> and <pad>
     here = column >= 0
 
     def predict(visible):
@@ -298,7 +300,9 @@ def from_model(model: Any, universe: Sequence[str]) -> Predictor:
             visible.indices.astype(np.int32),
         )  # fmt: skip
         scores = np.full(visible.shape, np.nan, dtype=np.float32)
-        scores[:, column[here]] = completion.complete(model, sets)[:, here]
+        one = len(models) == 1
+        logits = completion.complete(models[0], sets) if one else completion.ensemble(models, sets)[0]
+        scores[:, column[here]] = logits[:, here]
         return scores
 
     return predict

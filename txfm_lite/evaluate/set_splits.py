@@ -87,9 +87,7 @@ class Questions:
         )  # fmt: skip
 
 
-def lots(
-    sets: GeneSets, n: int = REPLICATES, seed: int = SEED, n_shown: int | None = None
-) -> np.ndarray:
+def lots(sets: GeneSets, n: int = REPLICATES, seed: int = SEED, n_shown: int | None = None) -> np.ndarray:
     """Return which members are shown, bool (n, memberships), `n` times: `n_shown` of each set.
 
     By default half of its genes, rounded down.
