@@ -75,6 +75,13 @@ def models(args) -> dict[str, Any]:
     return found
 
 
+def said(args, *names: str) -> dict[str, Any]:
+    """Return what a result says of the gene set models in it."""
+    from txfm_lite.pretrained import identity
+
+    return {"trained": {name: identity(model) for name, model in models(args).items() if name in names}}
+
+
 @functools.cache
 def opened(name: str) -> Any:
     from txfm_lite.gsfm import GSFM
@@ -125,7 +132,8 @@ def kinases(args) -> Iterator[tuple[str, Rows, dict]]:
                 {**full, "low": row["low"], "high": row["high"]}
                 for row, full in zip(rows, scores.complete(rows, "KEA_2015", name, args.seed), strict=True)
             ]
-            yield name, rows, {"genes_in_universe": len(universe), "splits": asked.fingerprint}
+            facts = {"genes_in_universe": len(universe), "splits": asked.fingerprint}
+            yield name, rows, facts | said(args, name)
 
 
 def pairs(args) -> Iterator[tuple[str, Rows, dict]]:
@@ -134,7 +142,7 @@ def pairs(args) -> Iterator[tuple[str, Rows, dict]]:
     if not stored(args, "pairs", name):
         rows = interactions.evaluate(vectors(args), known, seed=args.seed)
         full = [scores.complete([row], "StringDB", row["vectors"], args.seed)[0] for row in rows]
-        yield name, full, {"most_pairs": interactions.MOST}
+        yield name, full, {"most_pairs": interactions.MOST} | said(args, *models(args))
 
 
 def complementarity(args) -> Iterator[tuple[str, Rows, dict]]:
@@ -154,7 +162,7 @@ def complementarity(args) -> Iterator[tuple[str, Rows, dict]]:
                     f"recalled by {column}", of[column], variant=database, null=null, n=int(of["n"])
                 )
                 rows += scores.complete([row], "relations", "TxFM (first) and GSFM (second)", args.seed)
-        yield "relations", rows, {"dimension": relations.DIMENSION}
+        yield "relations", rows, {"dimension": relations.DIMENSION} | said(args, "GSFM")
     libraries = genesets.benchmark()
     universe = benchmark.common_universe(libraries, genesets.vocabulary(training()))
     model, tables = set_rivals.from_model(models(args)["GSFM"], universe), vectors(args)
@@ -171,7 +179,8 @@ def complementarity(args) -> Iterator[tuple[str, Rows, dict]]:
             run = f"{library} {name}"
             if not stored(args, "complements", run):
                 rows, _ = benchmark.evaluate(predict, asked, universe)
-                yield run, scores.complete(rows, library, name, args.seed), {"replicates": 2}
+                facts = {"replicates": 2} | (said(args, "GSFM") if "GSFM" in name else {})
+                yield run, scores.complete(rows, library, name, args.seed), facts
 
 
 def alarms(args) -> Iterator[tuple[str, Rows, dict]]:
@@ -195,7 +204,8 @@ def alarms(args) -> Iterator[tuple[str, Rows, dict]]:
                 popularity=weights,
                 seed=args.seed,
             )
-            yield name, scores.complete(rows, "KEGG_2021_Human", name, args.seed), {"k": 50, "draws": 500}
+            facts = {"k": 50, "draws": 500, "lists": args.n_lists} | said(args, "GSFM")
+            yield name, scores.complete(rows, "KEGG_2021_Human", name, args.seed), facts
     for members in (2, 3, 5):
         name = f"{members} of 20"
         if not stored(args, "alarms", name):
@@ -203,7 +213,8 @@ def alarms(args) -> Iterator[tuple[str, Rows, dict]]:
                 library, predict, universe, n_members=members, n_random=20 - members,
                 n_lists=2 * args.n_lists, n_draws=2000, seed=args.seed,
             )  # fmt: skip
-            yield name, scores.complete(rows, "KEGG_2021_Human", name, args.seed), {"k": 50, "draws": 2000}
+            facts = {"k": 50, "draws": 2000, "lists": 2 * args.n_lists} | said(args, "GSFM")
+            yield name, scores.complete(rows, "KEGG_2021_Human", name, args.seed), facts
 
 
 def signature_sets() -> genesets.GeneSets:
@@ -288,10 +299,7 @@ def main() -> None:
     for part in args.parts:
         start = time.monotonic()
         for name, rows, facts in PARTS[part](args):
-            facts |= {
-                "minutes": round((time.monotonic() - start) / 60, 2),
-                "weights": Path(str(args.gsfm)).name,
-            }
+            facts["minutes"] = round((time.monotonic() - start) / 60, 2)
             results.write(path(args, part, name), rows, results.provenance(**facts), args.folder)
             log.info("%s, %s: %d rows", part, name, len(rows))
             start = time.monotonic()

@@ -23,6 +23,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,20 +77,19 @@ def predictors(
     return found
 
 
-def trained(folders: list[Path], universe: np.ndarray) -> Callable:
-    """Return the predictor of trained models that answer together, or of one."""
+def answering(folders: list[Path], universe: np.ndarray) -> tuple[Callable, dict[str, Any]]:
+    """Return the predictor of models that answer together, or of one, and what results should say of them."""
     from txfm_lite.gsfm import GSFM
+    from txfm_lite.pretrained import identity
 
-    return set_rivals.from_model([GSFM.from_pretrained(folder).eval() for folder in folders], universe)
+    models = [GSFM.from_pretrained(folder) for folder in folders]
+    return set_rivals.from_model(models, universe), {"trained": [identity(model) for model in models]}
 
 
 def study(args: argparse.Namespace, libraries: dict, universe: np.ndarray) -> None:
     """Run one of the studies that train models of their own."""
-    from txfm_lite.gsfm_training import GSFMTrainConfig
-
-    shape, schedule = set_studies.divided(set_studies.CHOSEN if args.chosen else {})
-    schedule = GSFMTrainConfig(epochs=args.epochs, precision="auto", **schedule)
-    recipe = set_studies.Recipe(args.runs, shape | {"d_model": args.width}, schedule)
+    changes = {"d_model": args.width, "epochs": args.epochs}
+    recipe = set_studies.recipe(args.study, args.runs, **{k: v for k, v in changes.items() if v})
     chosen = {"models": args.models} if args.models else {}
     if args.study == "leakage":  # unfiltered: the study filters
         train = genesets.training(args.tier, threshold=1.0)
@@ -112,7 +112,11 @@ def study(args: argparse.Namespace, libraries: dict, universe: np.ndarray) -> No
             names = args.models or [name for name in made if name not in (*SLOW, *WITHIN)]
             fits = {name: functools.partial(made[name], name) for name in names}
             if args.gsfm:
-                fits = {args.name: lambda: trained(args.gsfm, universe)} | fits
+                predict, trained = answering(args.gsfm, universe)
+                set_studies.store_time(
+                    {args.name: lambda p=predict: p}, genesets.time_splits(), universe, seed, args.folder,
+                    n_train=len(train), **trained,
+                )  # fmt: skip
             set_studies.store_time(
                 fits, genesets.time_splits(), universe, seed, args.folder, n_train=len(train)
             )
@@ -136,9 +140,8 @@ def main() -> None:
     parser.add_argument(
         "--thresholds", type=float, nargs="+", default=set_studies.THRESHOLDS, help="of the study of leakage"
     )
-    parser.add_argument("--epochs", type=int, default=50, help="of a study's models")
-    parser.add_argument("--width", type=int, default=256, help="d of a study's models")
-    parser.add_argument("--chosen", action="store_true", help="a study's models as won on held-out sets")
+    parser.add_argument("--epochs", type=int, help="of a study's models, if not those of what is stored")
+    parser.add_argument("--width", type=int, help="d of a study's models, the same")
     parser.add_argument("--runs", type=Path, default=files.cache_directory() / "runs", help="of a study")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -153,9 +156,9 @@ def main() -> None:
         study(args, libraries, universe)
         return
     train = clean if args.tier == "clean" else genesets.training(args.tier)
-    popularity = set_rivals.counted(clean, universe)
+    popularity, trained = set_rivals.counted(clean, universe), {}
     if args.gsfm:
-        predict = trained(args.gsfm, universe)
+        predict, trained = answering(args.gsfm, universe)
         chosen = {args.name: lambda _: predict}
     else:
         chosen = predictors(libraries, train, universe, args.seed)
@@ -175,7 +178,7 @@ def main() -> None:
             facts = {
                 "tier": args.tier, "n_train": len(train), "genes_in_universe": len(universe),
                 "minutes_fitting": round((fitted - start) / 60, 2),
-                "minutes_scoring": round((time.monotonic() - fitted) / 60, 2),
+                "minutes_scoring": round((time.monotonic() - fitted) / 60, 2), **trained,
             }  # fmt: skip
             benchmark.store(label, args.seed, asked[library], rows, terms, args.folder, **facts)
             log.info("%s: %s, median AUROC %.3f", library, label, rows[0]["value"])

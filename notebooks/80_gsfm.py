@@ -742,17 +742,13 @@ plt.show()
 
 # %%
 if cfg.everything:
-    recipe = set_studies.Recipe(
-        live if stand_ins else files.cache_directory() / "runs",
-        {"d_model": cfg.d_model},
-        gsfm_training.GSFMTrainConfig(
-            epochs=3 if stand_ins else cfg.epochs, precision="auto"
-        ),
-    )
+    runs_at = live if stand_ins else files.cache_directory() / "runs"
+    size = {"d_model": cfg.d_model, "epochs": 3} if stand_ins else {}
+    recipes = [set_studies.recipe(name, runs_at, **size) for name in ("size", "choices")]
     some = dict(list(set_studies.CHOICES.items())[2:5])
     small = dict(sizes=(100, 250), thresholds=(1.0, 0.4), choices=some, folder=live)
     set_studies.store_all(
-        recipe,
+        *recipes,
         train,
         train if stand_ins else genesets.training("all", threshold=1.0),
         libraries,

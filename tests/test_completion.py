@@ -149,6 +149,27 @@ def test_spread_over_hidden_parts(sets, monkeypatch):
             assert np.array_equal(a, b)
 
 
+def test_a_gene_is_annotated_by_sets_without_it(sets):
+    net = model()
+    found = completion.annotate(net, "TP53", sets, batch_size=4)
+    assert list(found["known"]) == ["TP53" in sets.members(i) for i in range(6)]
+    for i, row in found.iterrows():
+        alone = one_by_one(net, [g for g in sets.members(i) if g != "TP53"])
+        assert row["logit"] == pytest.approx(alone[GENES.index("TP53")], abs=1e-5)
+        assert row["z"] == pytest.approx(zscore(alone)[GENES.index("TP53")], abs=1e-4)
+        assert row["probability"] == pytest.approx(expit(row["logit"]))
+    drawn = completion.annotate(net, "TP53", sets, n_draws=5, seed=1)
+    pd.testing.assert_frame_equal(drawn[found.columns], found)
+    _, sd = completion.spread(net, sets[:1], 5, 1)
+    assert drawn["sd"].gt(0).all() and "TP53" not in sets.members(0)
+    alone = completion.annotate(net, "TP53", sets[:1], n_draws=5, seed=1)
+    assert alone["sd"][0] == pytest.approx(
+        sd[0, GENES.index("TP53")] / complete(net, sets[:1]).std(), rel=1e-4
+    )
+    with pytest.raises(ValueError, match="'P53' is not in the model's vocabulary"):
+        completion.annotate(net, "P53", sets)
+
+
 def test_spread_of_an_ensemble(sets):
     models = [model(seed) for seed in range(3)]
     mean, sd = completion.ensemble(models, sets)

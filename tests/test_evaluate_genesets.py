@@ -325,18 +325,23 @@ def test_a_leaked_training_set_is_taken_out():
     tests = {"lib": genesets.simulated(60, 300, 10, seed=1)}
     tests["lib"].libraries[:] = "lib"
     train = genesets.concatenate([genesets.simulated(300, 300, 30, seed=2), tests["lib"]])
-    sizes = {}
+    universe, asked = tests["lib"].genes, set_splits.splits(tests["lib"])
 
-    def fit(sets, universe):
-        sizes[len(sets)] = set(sets.libraries)
-        return set_rivals.neighbours(sets, universe, 5)
+    def auroc(rows):
+        predict = set_rivals.neighbours(train[rows], universe, 5)
+        return benchmark.evaluate(predict, asked, universe)[0][0]["value"]
 
-    found = benchmark.leakage_curve(train, tests, fit, tests["lib"].genes, (0.9, 0.3))
-    curve = found[(found["metric"] == "AUROC") & (found["variant"] == "")].set_index("threshold")["value"]
-    assert curve[np.nan] == pytest.approx(1, abs=0.02) and curve[0.9] < curve[np.nan] - 0.1
-    assert found["n_train"].iloc[0] == 360 and sizes[360] == {"simulated", "lib"}
-    assert all("lib" not in libraries for n, libraries in sizes.items() if n <= 300)
-    assert found["n_train"].is_monotonic_decreasing
+    assert auroc(np.arange(360)) == pytest.approx(1, abs=0.02)
+    parts = dict(benchmark.leakage_parts(train, tests, (1.0, 0.9, 0.2)))
+    sizes = [len(part[""]) for part in parts.values()]
+    assert sizes[0] == sizes[1] == 300 > sizes[2]  # copies go first
+    for threshold, part in parts.items():
+        left, control = part.values()
+        assert "lib" not in set(train[left].libraries) and len(control) == len(left)
+        assert genesets.nearest(train[left], tests["lib"])[0].max() <= threshold
+        assert "lib" in set(train[control].libraries) and auroc(control) > auroc(left) + 0.1
+    (far,) = dict(benchmark.leakage_parts(train[:300], tests, (1.0,))).values()
+    assert list(far) == [""] and len(far[""]) == 300  # nothing to take out, no control
 
 
 # --- storing ------------------------------------------------------------------------------------------------

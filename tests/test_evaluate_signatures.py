@@ -33,6 +33,27 @@ def test_signed_sets_join_by_name_and_drops_what_is_in_both():
     assert dict(zip(found.members(0), found.weights, strict=True)) == {"A": 1.5, "B": 0.5, "E": -1.0}
 
 
+def test_a_table_of_differential_expression_becomes_a_signature():
+    genes, change = list("ABCDEF"), [2.0, -3.0, 0.5, np.nan, 4.0, 1.0]
+    found = signatures.signature(genes, change, n=3)
+    assert dict(zip(found.members(0), found.weights, strict=True)) == pytest.approx(
+        {"A": 2 / 3, "B": -1.0, "E": 4 / 3}
+    )
+    p = [1e-10, 1e-2, 1e-4, 1e-9, 1.0, 0.0]
+    found = signatures.signature(genes, change, p, name="mine")
+    weight = dict(zip(found.members(0), found.weights, strict=True))
+    assert found.names[0] == "mine" and set(weight) == set("ABCF")  # E has p = 1, D no change
+    assert weight["A"] / weight["C"] == pytest.approx(2 * 10 / (0.5 * 4)) and weight["B"] < 0
+    assert np.mean(np.abs(found.weights)) == pytest.approx(1)
+    for fault, message in (
+        ((genes, change[:5]), "6 genes, 5 log fold changes"),
+        ((genes, change, [2.0] * 6), "from 2 to 2"),
+        ((genes, [0.0] * 6), "no gene has a log fold change"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            signatures.signature(*fault)
+
+
 def test_studies_are_held_out_whole_and_halves_are_disjoint(sets):
     groups = signatures.study_of(sets)
     out = signatures.studies_held_out(groups)

@@ -19,8 +19,8 @@ import build_book  # noqa: E402
 import check_book  # noqa: E402
 import gene_pages as tool  # noqa: E402
 
-from txfm_lite import gene_pages, gene_shards  # noqa: E402
-from txfm_lite.genes import Resolver  # noqa: E402
+from txfm_lite import gene_pages, gene_shards, pretrained  # noqa: E402
+from txfm_lite.genes import Resolver, default_resolver  # noqa: E402
 from txfm_lite.genesets import GeneSets  # noqa: E402
 
 STATIC = ROOT / "book" / "_static"
@@ -144,8 +144,33 @@ def test_everything_fits_the_budget(site):
     ]
     ours = sum((STATIC / name).stat().st_size for name in ("gene_explorer.js", "gene_explorer.css"))
     assert sizes["manifest.js"] + sum(largest) + ours < gene_shards.BUDGET
-    # at their largest, too; a prefix may need the names of two files
-    assert 4000 + 2 * gene_shards.NAMES + gene_shards.SHARD + ours < gene_shards.BUDGET
+    # at their largest, too, for a symbol that is typed letter by letter
+    assert 5000 + gene_shards.TYPED * gene_shards.NAMES + gene_shards.SHARD + ours < gene_shards.BUDGET
+
+
+def test_no_symbol_typed_letter_by_letter_asks_for_many_files_of_names(local_data):
+    """With the names of all genes of the shipped model, as the script of the page would ask for them."""
+    genes = (pretrained.SHIPPED / "gsfm-xs" / "vocab.txt").read_text().split()[2:]
+    cut = list(gene_shards._by_alphabet(genes, gene_shards._names(genes, default_resolver())))
+    starts = [first for first, _ in cut]
+    assert max(len(gene_shards._json(data)) for _, data in cut) <= gene_shards.NAMES
+    upper = sorted(name.upper() for _, data in cut for name in [*data["symbols"], *data["aliases"][::2]])
+    names = pd.Series(upper)
+
+    def asked(prefix):
+        first = max(np.searchsorted(starts, prefix, side="right") - 1, 0)
+        found, i = 0, first
+        while True:
+            end = starts[i + 1] if i + 1 < len(starts) else "~"
+            low, high = np.searchsorted(names, [max(prefix, starts[i]), min(prefix + "~", end)])
+            found += max(high - low, 0)
+            if found >= 12 or i + 1 == len(starts) or not starts[i + 1].startswith(prefix):
+                return set(range(first, i + 1))
+            i += 1
+
+    for gene in genes:
+        typed = set().union(*(asked(gene.upper()[:n]) for n in range(1, len(gene) + 1)))
+        assert 1 <= len(typed) <= gene_shards.TYPED, gene
 
 
 def test_a_small_build_says_that_it_is_simulated_and_is_kept(tmp_path, capsys):
@@ -211,7 +236,18 @@ def test_typing_arrows_and_enter_show_a_gene(visit):
     shown(page, "G00")
     assert page.url.endswith("#gene=G00") and page.locator("#ge-options").is_hidden()
     assert page.locator("[role=status]").inner_text().startswith("G00: ")
-    assert int(page.locator("#ge-app").get_attribute("data-first-milliseconds")) >= 0
+    assert page.locator("#ge-app").get_attribute("data-first-milliseconds").isdigit()
+
+
+@browser_needed
+def test_a_slow_or_large_result_is_a_fault_of_the_book(visit, site, monkeypatch):
+    page = visit()
+    assert check_book.explore(page, site) == []
+    monkeypatch.setattr(check_book, "SLOW", -1)
+    monkeypatch.setattr(gene_shards, "BUDGET", 25_000)  # script and style alone
+    faults = check_book.explore(page, site)
+    assert len(faults) == 4 and "ms, more than -1" in faults[0]
+    assert "TP53" in faults[1] and "in 5 files, more than 25,000" in faults[1]
 
 
 @browser_needed

@@ -53,7 +53,7 @@ def test_parameters_of_the_dae(v, d, counts):
     with torch.device("meta"):
         for depth, expected in enumerate(counts, start=1):
             if expected is not None:
-                assert gsfm.DAE(v, d_model=d, depth=depth).n_parameters == expected
+                assert gsfm.DAE(v, d, depth, 0.2).n_parameters == expected
 
 
 def test_parameters_of_the_others():

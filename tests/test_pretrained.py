@@ -201,6 +201,9 @@ def test_hub(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    model.provenance = {"corpus": "abc", "seed": 3}
+    said = pretrained.identity(model)
+    assert said == pretrained.identity(model) and said["seed"] == 3 and set(said) == {"weights", "seed"}
     model.provenance = {"corpus": "abc"}
     assert model.push_to_hub("small", private=True, token="t", dtype="float16") == "me/small"
     again = TxFM.from_pretrained("me/small", revision="main")

@@ -18,6 +18,10 @@ def test_what_is_written_is_read(tmp_path):
     results.write("study/x", ROWS, facts, tmp_path)
     results.write("study/panel/y", ROWS[:1], {**facts, "seed": 4}, tmp_path)
     assert results.stored("study/x", tmp_path) and not list(tmp_path.rglob("*.partial"))
+    for field, value in json.loads((tmp_path / "study" / "x.json").read_text())["provenance"].items():
+        assert results.stored("study/x", tmp_path, **{field: value})
+        with pytest.raises(ValueError, match=f"x.json: {field} is .* there and 'other' here"):
+            results.stored("study/x", tmp_path, **{field: "other"})
     table = results.read("study", tmp_path)
     assert table["run"].tolist() == ["panel/y", "x", "x"]
     assert table["seed"].tolist() == [4, 3, 3]

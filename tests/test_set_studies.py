@@ -1,5 +1,6 @@
 """Studies that train models: what is stored, that nothing runs twice, what curves say where it is known."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -51,6 +52,32 @@ def test_what_is_stored_is_not_run_again(known, recipe, tmp_path, monkeypatch):
     go()
     monkeypatch.setattr(set_rivals, "neighbours", None)
     go()
+
+
+def test_models_of_two_recipes_are_not_mixed(known, recipe, tmp_path):
+    train, tests, universe = known
+    wider = dataclasses.replace(recipe, fields={"d_model": 12})
+    choice = {"EPDAE": set_studies.CHOICES["EPDAE"]}
+    go = (
+        lambda r: set_studies.store_size(r, train, tests, universe, (), models=("DAE",), folder=tmp_path),
+        lambda r: set_studies.store_choices(r, train, universe, choice, folder=tmp_path),
+    )
+    for store in go:
+        store(recipe)
+        store(recipe)
+        with pytest.raises(ValueError, match="'d_model': 8.* there and .*'d_model': 12.* here"):
+            store(wider)
+
+
+def test_stored_results_are_of_the_recipe_that_is_offered(tmp_path):
+    for study, name in (("size", "dae-10000"), ("leakage", "jaccard-0.4-dae-all"), ("choices", "edae")):
+        offered = set_studies.recipe(study, tmp_path)
+        fields = offered.fields | ({"architecture": "EDAE"} if name == "edae" else {})
+        facts = (
+            {"fields": fields} if study == "size" else {"fields": fields, "epochs": offered.schedule.epochs}
+        )
+        assert results.stored(f"genesets-{study}/{name}-seed0", **facts)
+    assert set_studies.recipe("size", tmp_path, d_model=256, epochs=3).fields["d_model"] == 256
 
 
 def test_a_copy_of_the_test_helps_until_it_is_taken_out(known, recipe, tmp_path):

@@ -5,7 +5,8 @@ python tools/check_book.py [--html _build/html] [--screenshots DIR]
 A fault is: a console error or an uncaught exception; a file that does not load, or one that would come from
 the network; a link or anchor inside the book that leads nowhere; an image without pixels or without
 alternative text; a formula that MathJax could not set; a page wider than its window (tables and code may
-scroll in their own box). Exit 1 if there is any.
+scroll in their own box). Some genes are typed into the gene explorer, letter by letter: it is a fault if the
+first result takes more than a second, or a gene more bytes than it may. Exit 1 if there is any.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
-from urllib.parse import unquote, urldefrag
+from urllib.parse import unquote, urldefrag, urlparse
 
 from playwright.sync_api import Page, sync_playwright
+
+from txfm_lite import gene_shards
 
 WIDTHS = (1280, 390)  # a laptop, a telephone
 THEMES = ("light", "dark")
@@ -26,6 +29,7 @@ FLAGS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 
+EXPLORER, SLOW = "book/gene_explorer.html", 1000  # milliseconds to the first result
 REDIRECT = 'http-equiv="Refresh"'  # index.html only sends the reader on to the first page
 
 # What only the browser knows about a page, as one list of texts.
@@ -79,6 +83,30 @@ def inspect(page: Page, theme: str) -> list[str]:
     return page.evaluate(INSPECT)
 
 
+def explore(page: Page, html: Path) -> list[str]:
+    """Type the example genes into the gene explorer, and return what is slow or large."""
+    faults: list[str] = []
+    asked: set[Path] = set()
+    page.on("request", lambda request: asked.add(Path(unquote(urlparse(request.url).path))))
+    for gene in gene_shards.manifest(html / "gene_pages")["examples"]:
+        page.goto("about:blank")  # or else only what stands behind # would change
+        asked.clear()
+        page.goto((html / EXPLORER).as_uri())
+        box = page.get_by_role("combobox", name="gene")
+        box.press_sequentially(gene)
+        box.press("Enter")
+        page.wait_for_selector(f".ge-gene:has-text('{gene}')")
+        took = int(page.locator("#ge-app").get_attribute("data-first-milliseconds"))
+        kinds = ("gene_explorer.js", "gene_explorer.css")
+        ours = [path for path in asked if path.parent.name == "gene_pages" or path.name in kinds]
+        size = sum(path.stat().st_size for path in ours)
+        if took > SLOW:
+            faults.append(f"{gene}: the first result took {took} ms, more than {SLOW}")
+        if size > gene_shards.BUDGET:
+            faults.append(f"{gene}: {size:,} bytes in {len(ours)} files, more than {gene_shards.BUDGET:,}")
+    return faults
+
+
 def dead_links(links: dict[str, list[str]], ids: dict[str, set[str]]) -> list[str]:
     """Return the links that lead to no file of the book or to no anchor of its page."""
     faults = []
@@ -125,6 +153,8 @@ def check(html: Path, screenshots: Path | None) -> list[str]:
                         page.screenshot(path=screenshots / shot, full_page=True)
                 links[name] = page.evaluate(LINKS)
                 ids[page.url.split("#")[0]] = set(page.evaluate(IDS))
+            if (html / EXPLORER).exists():
+                faults += [f"{EXPLORER} ({width} px): {fault}" for fault in [*explore(page, html), *heard]]
             context.close()
         browser.close()
     print(f"looked at {len(pages)} pages, {len(WIDTHS)} widths, {len(THEMES)} themes")

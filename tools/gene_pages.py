@@ -73,8 +73,11 @@ def fingerprint(profile: str, model: str, lacking: str) -> str:
     from txfm_lite import files, manifests, pretrained
 
     state = hashlib.sha256(f"{profile if lacking else 'real'} {lacking} {EXAMPLES} {LINKS}".encode())
-    for name in ("gene_pages", "gene_shards", "completion", "calibration", "genes"):
-        state.update(Path(txfm_lite.__file__).with_name(f"{name}.py").read_bytes())
+    package = Path(txfm_lite.__file__).parent
+    here = ("gene*.py", "gsfm*.py", "completion.py", "calibration.py", "embed.py", "evaluate/set_s*.py")
+    for pattern in here:
+        for path in sorted(package.glob(pattern)):
+            state.update(path.read_bytes())
     state.update(Path(__file__).read_bytes())
     if not lacking:
         for name in (model, EXPRESSION):

@@ -1,9 +1,10 @@
 """Completion of gene sets: which genes belong to a set as well, and how sure that is.
 
 :func:`complete` gives a number for every gene and set; :func:`complete_genes` does it for one list that a
-user types, and says what became of each name. Around them: vectors of genes and of sets, the spread over
-dropout or over several models, and what the model thinks of a member that it is not shown. Probabilities
-calibrated to a library are in :mod:`txfm_lite.calibration`.
+user types, and says what became of each name; :func:`annotate` asks of one gene which sets it belongs to.
+Around them: vectors of genes and of sets, the spread over dropout or over several models, and what the model
+thinks of a member that it is not shown. Probabilities calibrated to a library are in
+:mod:`txfm_lite.calibration`.
 """
 
 from __future__ import annotations
@@ -230,6 +231,59 @@ def z_scores(logits: np.ndarray) -> np.ndarray:
 def predicted(logits: np.ndarray) -> np.ndarray:
     """Return which genes are predicted members, as published: logit > 0 or z > 1.645. Bool, (n, G)."""
     return (logits > 0) | (z_scores(logits) > SURE)
+
+
+def annotate(
+    model: GSFM, gene: str, sets: GeneSets, n_draws: int = 0, seed: int = 0, batch_size: int = 256
+) -> pd.DataFrame:
+    """Ask of each set whether one gene belongs to it, with the gene taken out where it is a member.
+
+    Parameters
+    ----------
+    model : GSFM
+        In evaluation mode.
+    gene : str
+        A symbol of the vocabulary.
+    sets : GeneSets
+    n_draws, seed : int
+        Draws for a spread (:func:`spread`), 0 for none.
+    batch_size : int
+        Sets at a time; draws depend on it.
+
+    Returns
+    -------
+    DataFrame
+        One row per set: ``term``; ``known``, a member; ``logit``, ``probability`` of membership; ``z`` over
+        all genes for that set; with draws also ``sd``, on the scale of z.
+
+    Raises
+    ------
+    ValueError
+        If the gene is not in the vocabulary.
+    """
+    import pandas as pd
+    from scipy.special import expit
+
+    vocabulary = _vocabulary(model)[FIRST:]
+    if gene not in vocabulary:
+        raise ValueError(f"{gene!r} is not in the model's vocabulary; is it a symbol of today?")
+    place, found = list(vocabulary).index(gene), []
+    own = sets.genes[sets.indices] == gene
+    known = np.bincount(np.repeat(np.arange(len(sets)), sets.sizes)[own], minlength=len(sets)) > 0
+    asked = sets.where(~own)
+    for rows in _parts(len(sets), batch_size):
+        some = asked[rows]
+        logits = complete(model, some)
+        here = {"logit": logits[:, place], "z": z_scores(logits)[:, place]}
+        if n_draws:
+            _, sd = spread(model, some, n_draws, seed)
+            here["sd"] = sd[:, place] / logits.std(1)
+        found.append(pd.DataFrame(here))
+    frame = pd.concat(found, ignore_index=True)
+    frame.insert(0, "term", sets.names)
+    frame.insert(1, "known", known)
+    frame.insert(3, "probability", expit(frame["logit"]))
+    return frame
 
 
 def complete_genes(

@@ -11,7 +11,7 @@ file                 holds
 ``shard-<i>.js``     the pages of some genes, those whose hash leaves remainder `i`, with the terms they use
 ===================  ==========================================================================
 
-A gene costs three files: the manifest, the names around what was typed, one shard. Together they
+A gene costs the manifest, the names around what was typed, after each letter, and one shard. Together they
 stay below `BUDGET` bytes; the number of shards follows from that. A gene named with "!" before it, as a
 neighbour or another owner of an alias, has no page.
 """
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from .genes import Resolver
 
 BUDGET = 300_000  # bytes per gene, of which
-SHARD, NAMES = 190_000, 40_000  # a shard and a file of names have at most so many
+SHARD, NAMES = 190_000, 15_000  # a shard and a file of names have at most so many
+TYPED = 5  # files of names, at most, that a symbol typed letter by letter asks for
 SCALES = {
     "logit": 100,
     "z": 100,

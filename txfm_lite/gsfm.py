@@ -31,10 +31,11 @@ the VAE's objective              ``elbo="published"``: KL as   ``elbo="proper"``
 an EDAE's hidden widths          ``widths="powers"`` of d      ``widths="multiples"``
 ================================ ============================= =======================================
 
-What is ours: the first layer is a sum of columns instead of a product with a matrix of zeros; the members of
-a set may carry weights, with a sign if wanted; with ``channels=2`` genes that go up and genes that go down
-are different tokens; ``hiding="up to"`` hides another share of each set every time, so that a model meets
-short lists as well as whole sets. Nothing here asks what kind of gene a token is.
+What is ours: the first layer is a sum of columns instead of a product with a matrix of zeros, and that of
+``<unk>`` begins as zeros, not at random; the members of a set may carry weights, with a sign if wanted; with
+``channels=2`` genes that go up and genes that go down are different tokens; ``hiding="up to"`` hides another
+share of each set every time, so that a model meets short lists as well as whole sets. Nothing here asks what
+kind of gene a token is.
 """
 
 from __future__ import annotations
@@ -275,26 +276,26 @@ class GSFM(nn.Module):
         return pretrained.load(pretrained_model_name_or_path, genes, kind=cls, **hub)
 
 
-def DAE(n_tokens: int, **fields: Any) -> GSFM:  # noqa: N802
-    """Return a denoising autoencoder with random weights: the published shape, unless `fields` change it."""
-    return GSFM(GSFMConfig(n_tokens, "DAE", **fields))
+def DAE(n_tokens: int, d_model: int = 256, depth: int = 2, dropout: float = 0.2, **fields: Any) -> GSFM:  # noqa: N802
+    """Return a denoising autoencoder with random weights: the published shape, unless told otherwise."""
+    return GSFM(GSFMConfig(n_tokens, "DAE", d_model, depth, dropout, **fields))
 
 
-def VAE(n_tokens: int, **fields: Any) -> GSFM:  # noqa: N802
+def VAE(n_tokens: int, d_model: int = 256, depth: int = 2, dropout: float = 0.2, **fields: Any) -> GSFM:  # noqa: N802
     """Return a variational autoencoder with random weights."""
-    return GSFM(GSFMConfig(n_tokens, "VAE", **fields))
+    return GSFM(GSFMConfig(n_tokens, "VAE", d_model, depth, dropout, **fields))
 
 
-def EDAE(n_tokens: int, **fields: Any) -> GSFM:  # noqa: N802
+def EDAE(n_tokens: int, d_model: int = 256, depth: int = 2, dropout: float = 0.2, **fields: Any) -> GSFM:  # noqa: N802
     """Return an autoencoder that embeds genes one by one, with random weights."""
-    return GSFM(GSFMConfig(n_tokens, "EDAE", **fields))
+    return GSFM(GSFMConfig(n_tokens, "EDAE", d_model, depth, dropout, **fields))
 
 
-def mEDAE(n_tokens: int, **fields: Any) -> GSFM:  # noqa: N802
+def mEDAE(n_tokens: int, d_model: int = 256, depth: int = 2, dropout: float = 0.2, **fields: Any) -> GSFM:  # noqa: N802
     """Return an autoencoder that takes the mean of gene vectors first, with random weights."""
-    return GSFM(GSFMConfig(n_tokens, "mEDAE", **fields))
+    return GSFM(GSFMConfig(n_tokens, "mEDAE", d_model, depth, dropout, **fields))
 
 
-def EPDAE(n_tokens: int, **fields: Any) -> GSFM:  # noqa: N802
+def EPDAE(n_tokens: int, d_model: int = 256, depth: int = 2, dropout: float = 0.2, **fields: Any) -> GSFM:  # noqa: N802
     """Return an autoencoder that embeds genes one by one and pools them twice, with random weights."""
-    return GSFM(GSFMConfig(n_tokens, "EPDAE", **fields))
+    return GSFM(GSFMConfig(n_tokens, "EPDAE", d_model, depth, dropout, **fields))

@@ -39,6 +39,11 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 Model = TxFM | Rankformer | GSFM
 CONFIGS = {"TxFM": TxFMConfig, "Rankformer": RankformerConfig, "GSFM": GSFMConfig}  # config.json's "model"
+# What a result says of how its model was trained, where the model has such a field.
+SAID = (
+    "commit", "seed", "n_sets", "epochs", "learning_rate", "cooldown", "d_model", "dropout", "partition",
+    "hiding", "target",
+)  # fmt: skip
 PUBLISHED = {"vocab_size": "n_tokens", "weighted_loss": "weighting"}  # a published GSFM's names: ours
 
 _CARD = """---
@@ -216,6 +221,15 @@ def load(name: str | Path, genes: Sequence[str] | None = None, kind: type = TxFM
         raise ValueError(f"{path}/model.safetensors does not fit config.json: {error}") from error
     model.provenance = info.get("provenance", {})
     return model.eval()
+
+
+def identity(model: Model) -> dict[str, Any]:
+    """Return what a result says of its model: a hash of the weights and, if known, how they were trained."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+    known = {k: v for k, v in model.provenance.items() if k in SAID}
+    return {"weights": digest.hexdigest()[:12]} | known
 
 
 def push(

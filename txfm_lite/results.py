@@ -77,9 +77,25 @@ def fingerprint(data: Any) -> str:
     return f"{source['dataset']} ({source['part']}) {digest.hexdigest()[:12]}, {shape}"
 
 
-def stored(name: str, folder: Path | None = None) -> bool:
-    """Tell whether a run, ``"study/run"``, has been stored."""
-    return _path(name, folder).is_file()
+def stored(name: str, folder: Path | None = None, **facts: Any) -> bool:
+    """Tell whether a run, ``"study/run"``, has been stored.
+
+    Raises
+    ------
+    ValueError
+        If it has, but came about in another way than `facts`, fields of its provenance, say.
+    """
+    path = _path(name, folder)
+    if not path.is_file():
+        return False
+    theirs = json.loads(path.read_text())["provenance"]
+    for field, value in json.loads(json.dumps(facts)).items():
+        if theirs.get(field) != value:
+            raise ValueError(
+                f"{path}: {field} is {theirs.get(field)!r} there and {value!r} here, and one study should "
+                "not mix them; store into another folder, or move that file away"
+            )
+    return True
 
 
 def write(

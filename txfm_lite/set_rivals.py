@@ -111,7 +111,7 @@ def cooccurrence(train: GeneSets, universe: Sequence[str]) -> Predictor:
 
     Memory: 4 G² bytes. A gene in no training set scores zero.
     """
-    together = _gram(train.over(universe).csr())
+    together = _gram(_present(train.over(universe)))
     together /= np.maximum(np.diagonal(together).copy(), 1)
     return similarity(together)
 
@@ -134,8 +134,7 @@ def neighbours(train: GeneSets, universe: Sequence[str], k: int = N_NEIGHBOURS) 
     """
     import scipy.sparse as sp
 
-    sets = train.over(universe).csr()
-    sets.data[:] = 1
+    sets = _present(train.over(universe))
     lengths, k = _unit(sets), min(k, len(train))
     popular = counted(train, universe).astype(np.float32) / max(len(train), 1) * 1e-4
 
@@ -306,6 +305,13 @@ def from_model(model: Any, universe: Sequence[str]) -> Predictor:
         return scores
 
     return predict
+
+
+def _present(sets: GeneSets) -> sp.csr_matrix:
+    """Return 1 for each member, whatever its weight."""
+    x = sets.csr()
+    x.data[:] = 1
+    return x
 
 
 def _gram(x: sp.csr_matrix) -> np.ndarray:

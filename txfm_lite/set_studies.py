@@ -17,6 +17,7 @@ models of a study know the same genes, those in which it searches.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
 import re
@@ -29,7 +30,7 @@ import numpy as np
 from . import results, set_rivals
 from .evaluate import genesets as benchmark
 from .evaluate import scores, set_splits
-from .genesets import GeneSets, concatenate, nearest, simulated
+from .genesets import GeneSets, simulated
 from .gsfm_training import GSFMTrainConfig, Run, hold_out, train_on
 
 log = logging.getLogger("txfm_lite")
@@ -76,7 +77,7 @@ CHOICES: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How the models of a study are made.
+    """How the models of a study are made: those of the stored results by :func:`recipe`.
 
     Attributes
     ----------
@@ -125,8 +126,28 @@ class Recipe:
         return make[model]()
 
 
+def recipe(study: str, runs: Path, **changes: Any) -> Recipe:
+    """Return how the models of a study's stored results are made.
+
+    A study takes many models. So they are narrower than the best one and see the sets fewer times.
+
+    Parameters
+    ----------
+    study : {"size", "leakage", "time", "choices"}
+        Choices are changes of the published model; models of the others are trained as won among them.
+    runs : path
+        Where training runs lie.
+    **changes
+        Fields of the model's config, or of the schedule.
+    """
+    fields = {"d_model": 64, "epochs": 20} if study == "choices" else CHOSEN | {"d_model": 128, "epochs": 10}
+    shape, schedule = divided(fields | changes)
+    return Recipe(runs, shape, GSFMTrainConfig(precision="auto", **schedule))
+
+
 def store_all(
     recipe: Recipe,
+    judge: Recipe,
     train: GeneSets,
     unfiltered: GeneSets,
     tests: Mapping[str, GeneSets],
@@ -140,7 +161,11 @@ def store_all(
     tier: str = "clean",
     folder: Path | None = None,
 ) -> None:
-    """Make the four studies, as far as they are not stored; `unfiltered` and its `tier` are for leakage."""
+    """Make the four studies, as far as they are not stored.
+
+    `judge` is the recipe of the choices, `recipe` that of the others; `unfiltered` and its `tier` are for
+    leakage.
+    """
     store_size(recipe, train, tests, universe, sizes, seeds, folder=folder)
     store_leakage(recipe, unfiltered, tests, universe, thresholds, seeds, tier=tier, folder=folder)
     whole = f"size-{len(train)}"  # the same run
@@ -149,7 +174,7 @@ def store_all(
             model: lambda m=model, s=seed: recipe.predictor(m, train, universe, whole, s) for model in MODELS
         }
         store_time(fits, pairs, universe, seed, folder, n_train=len(train))
-    store_choices(recipe, train, universe, choices, seeds, folder)
+    store_choices(judge, train, universe, choices, seeds, folder)
 
 
 def store_size(
@@ -207,26 +232,20 @@ def store_leakage(
     than "clean" have it in their names.
     """
     asked = _questions(tests)
-    most, _ = nearest(train, concatenate(list(tests.values())), measure)
+    of = "" if tier == "clean" else f" ({tier})"
     for seed in seeds:
-        order = np.random.default_rng([seed, 81]).permutation(len(train))
-        for threshold in thresholds:
-            kept = np.flatnonzero(most <= min(threshold, 1 - 1e-9))
-            of = "" if tier == "clean" else f" ({tier})"
-            parts = {of: kept, f"{of}, as many at random": np.sort(order[: len(kept)])}
-            if len(kept) == len(train):  # the control would be the same run
-                parts.popitem()
-            for model in models:
-                for label, rows in parts.items():
-                    name = f"{slug(measure)}-{threshold}-{slug(model + label)}"
-                    _store(
-                        f"genesets-leakage/{name}-seed{seed}",
-                        lambda m=model, r=rows, n=name, s=seed: recipe.predictor(
-                            m, train[r], universe, f"leakage-{n}", s
-                        ),
-                        asked, universe, folder, model=model + label, seed=seed, variant=str(threshold),
-                        facts={"n_train": len(rows), "measure": measure, "tier": tier} | recipe.facts(model),
-                    )  # fmt: skip
+        for threshold, parts in benchmark.leakage_parts(train, tests, thresholds, measure, seed):
+            for model, (label, rows) in itertools.product(models, parts.items()):
+                label = f"{model}{of}{label}"
+                name = f"{slug(measure)}-{threshold}-{slug(label)}"
+                _store(
+                    f"genesets-leakage/{name}-seed{seed}",
+                    lambda m=model, r=rows, n=name, s=seed: recipe.predictor(
+                        m, train[r], universe, f"leakage-{n}", s
+                    ),
+                    asked, universe, folder, model=label, seed=seed, variant=str(threshold),
+                    facts={"n_train": len(rows), "measure": measure, "tier": tier} | recipe.facts(model),
+                )  # fmt: skip
 
 
 def store_time(
@@ -280,10 +299,11 @@ def store_choices(
     for seed in seeds:
         for choice, fields in choices.items():
             where = f"genesets-choices/{slug(choice)}-seed{seed}"
-            if results.stored(where, folder):
-                continue
             shape, schedule = divided(fields)
             own = dataclasses.replace(recipe, fields=recipe.fields | shape)
+            facts = {"epochs": own.schedule.epochs, "fields": own.fields | schedule}
+            if results.stored(where, folder, **facts):
+                continue
             run = own.train(known, universe, f"choice-{choice}", seed, validation=HELD_OUT, **schedule)
             last = run.history.iloc[-1]
             looked_at = min(own.schedule.n_validation, round(HELD_OUT * len(known)))
@@ -299,8 +319,7 @@ def store_choices(
                 )
             ]
             trained = json.loads((run.path / "model" / "config.json").read_text())["provenance"]["commit"]
-            facts = {"n_train": len(train), "epochs": own.schedule.epochs, "fields": own.fields | schedule}
-            facts["trained_at"] = trained  # a finished run is opened, not repeated
+            facts |= {"n_train": len(train), "trained_at": trained}  # a finished run is opened, not repeated
             rows = scores.complete(rows, dataset="held-out training sets", model="", seed=seed)
             results.write(where, rows, results.provenance(**facts), folder)
             log.info("%s, seed %d: AUROC %.3f", choice, seed, last["auroc"])
@@ -308,12 +327,15 @@ def store_choices(
 
 def few_shown(predict: Callable, sets: GeneSets) -> float:
     """Show :data:`FEW` genes of each set; return the mean AUROC of its others among all genes not shown."""
+    import torch
     from sklearn.metrics import roc_auc_score
 
     member = (sets.csr() > 0).toarray()
     (lot,) = set_splits.lots(sets, 1, n_shown=FEW)
     shown = sets.where(lot).csr()
-    found = np.asarray(predict(shown))
+    with torch.random.fork_rng(devices=[]):  # a published VAE draws
+        torch.manual_seed(set_splits.SEED)
+        found = np.asarray(predict(shown))
     return float(np.mean([
         roc_auc_score(member[i][~given], found[i][~given]) for i, given in enumerate(shown.toarray() > 0)
     ]))  # fmt: skip
@@ -390,7 +412,8 @@ def _store(
     facts: dict[str, Any],
 ) -> None:
     """Fit one predictor and store its scores on all libraries, unless they are stored."""
-    if results.stored(where, folder):
+    how = {k: v for k, v in facts.items() if k in ("epochs", "learning_rate", "fields", "tier", "n_train")}
+    if results.stored(where, folder, **how):
         return
     predict, rows = make(), []
     for name, questions in asked.items():

@@ -18,14 +18,14 @@ gene comes last; the variant "own genes" leaves it out, also in counting to five
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import results
-from ..genesets import GeneSets, concatenate
+from ..genesets import GeneSets, concatenate, nearest
 from . import scores, set_statistics, suite
 from .set_splits import LEAST, Questions, splits
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
 Predictor = Callable[["sp.csr_matrix"], np.ndarray]
-Fit = Callable[[GeneSets, np.ndarray], Predictor]
 
 BLOCK = 256  # questions at a time: 20 MB of scores for 20,000 genes
 QUARTERS = ("least popular quarter", "second quarter", "third quarter", "most popular quarter")
@@ -122,51 +121,42 @@ def near_duplicates(questions: Questions) -> np.ndarray:
     return groups
 
 
-def leakage_curve(
+def leakage_parts(
     train: GeneSets,
-    tests: dict[str, GeneSets],
-    fit: Fit,
-    universe: Sequence[str],
-    thresholds: Sequence[float] = (1.0, 0.8, 0.6, 0.4, 0.2),
+    tests: Mapping[str, GeneSets],
+    thresholds: Sequence[float],
     measure: str = "jaccard",
-) -> pd.DataFrame:
-    """Take out training sets that resemble a tested term, fit again, score again, ever more strictly.
+    seed: int = 0,
+) -> Iterator[tuple[float, dict[str, np.ndarray]]]:
+    """Yield what is left when training sets that resemble a tested term are taken out, ever more strictly.
 
     Parameters
     ----------
     train : GeneSets
-    tests : dict
+        Unfiltered.
+    tests : mapping
         Library name -> its sets. A training set that resembles a term of any of them goes, so that one fit
         for each threshold serves all.
-    fit : callable
-        ``fit(train, universe) -> predictor``.
-    universe : sequence of str
     thresholds : sequence of float
-        Above which overlap a training set goes; a first point has all of them, its threshold is nan.
+        Overlap above which a training set goes; 1 takes out copies only.
     measure : {"jaccard", "containment"}
-        Of :func:`txfm_lite.genesets.overlapping`.
+        Of :func:`txfm_lite.genesets.nearest`.
+    seed : int
+        Of the control.
 
-    Returns
-    -------
-    DataFrame
-        The rows of :func:`evaluate`, with ``dataset``, ``threshold``, ``measure`` of overlap, ``n_train``.
+    Yields
+    ------
+    float, dict
+        The threshold, and places of training sets, int (n,): under "" those that are left; under ", as many
+        at random" a control, since fewer sets are a worse corpus for that reason alone. It is missing where
+        none was taken out.
     """
-    import pandas as pd
-
-    from ..genesets import overlapping
-
-    asked = {name: splits(library) for name, library in tests.items()}
-    terms, found = concatenate(list(tests.values())), []
-    for threshold in (float("nan"), *thresholds):
-        clean = train
-        if not np.isnan(threshold):
-            clean = train[~overlapping(train, terms, threshold, measure)]
-        predict = fit(clean, np.asarray(universe))
-        facts = {"threshold": threshold, "measure": measure, "n_train": len(clean)}
-        for name, questions in asked.items():
-            rows, _ = evaluate(predict, questions, universe)
-            found += [{"dataset": name, **row, **facts} for row in rows]
-    return pd.DataFrame(found)
+    most, _ = nearest(train, concatenate(list(tests.values())), measure)
+    order = np.random.default_rng([seed, 81]).permutation(len(train))
+    for threshold in thresholds:
+        kept = np.flatnonzero(most <= min(threshold, 1 - 1e-9))
+        control = {", as many at random": np.sort(order[: len(kept)])} if len(kept) < len(train) else {}
+        yield threshold, {"": kept} | control
 
 
 def store(
