@@ -6,6 +6,7 @@
         --set epochs=40 validation=0.02                                      # the shipped weights
     python benchmarks/train_gsfm.py runs/gsfm --tier all                     # the published size and schedule
     python benchmarks/train_gsfm.py runs/gsfm-rummagene --tier rummagene     # its corpus, once downloaded
+    python benchmarks/train_gsfm.py runs/gsfm-rummageo --tier rummageo --mouse upper
 
 Then `python tools/ship.py` puts it into the package, and `python benchmarks/gene_sets.py --gsfm` scores it.
 """
@@ -36,6 +37,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--tier", choices=genesets.TIERS, default="clean", help="of the training sets")
+    parser.add_argument(
+        "--mouse",
+        choices=("keep", "upper"),
+        default="keep",
+        help="what becomes of mouse symbols; published: upper",
+    )
     parser.add_argument("--least", type=int, default=5, help="sets that a gene of the vocabulary is in")
     parser.add_argument("--universe", action="store_true", help="only genes in which the benchmark searches")
     parser.add_argument("--chosen", action="store_true", help="as won on held-out sets, not as published")
@@ -46,7 +53,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     changes = {field: value(text) for field, text in (pair.split("=", 1) for pair in args.set)}
     shape, schedule = set_studies.divided((set_studies.CHOSEN if args.chosen else {}) | changes)
-    sets = genesets.training(args.tier)
+    sets = genesets.training(args.tier, mouse=args.mouse)
     genes = genesets.vocabulary(sets, args.least)
     if args.universe:
         clean = genesets.vocabulary(genesets.training("clean"))

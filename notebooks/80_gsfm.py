@@ -674,7 +674,8 @@ tiers.groupby("model").mean().round(3)
 # the autoencoder and EASE follow, a hair apart. It saw 7,000 batches of the smaller collection, 13,000 of the larger one; the
 # paper's saw about 350,000.
 #
-# Is the model better than its best rival, term by term? Wilcoxon's test on pairs; near-duplicates count as one.
+# Is the model better than its best rival, term by term? Wilcoxon's test on pairs; near-duplicates count as one. These are six tests: a
+# $p$ above .008 says little.
 
 # %%
 tests = []
