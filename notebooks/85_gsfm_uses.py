@@ -398,6 +398,7 @@ LOOK = {
     augmentation.TESTS["p"]: (GSFM, "h"),
 }
 of = null[null["model"] == "random lists"]
+of = of.groupby(["size", "test"], as_index=False)["value"].mean()
 sizes = sorted(of["size"].unique(), key=lambda text: int(text.split()[0]))
 fig, ax = plt.subplots(figsize=(6, 1.2 + 0.4 * len(sizes)))
 for test, (colour, mark) in LOOK.items():
@@ -555,7 +556,7 @@ if pairs is None:
     pairs = pd.DataFrame(
         interactions.evaluate(tables, string, most=cfg.most_pairs, seed=cfg.seed)
     ).rename(columns={"vectors": "model"})
-pairs = pairs.drop_duplicates(["model", "metric", "variant"])
+pairs = pairs.groupby(["model", "metric", "variant"], as_index=False)["value"].mean()
 pairs[["split", "negatives", "how"]] = pairs["variant"].str.split(", ", expand=True)
 pairs["test"] = pairs["split"] + ", " + pairs["negatives"]
 wide = pairs.pivot_table(
