@@ -65,9 +65,11 @@ def predictors(
         "TxFM codebook": lambda: set_rivals.cosine(vectors("codebook"), universe),
         "TxFM decoder": lambda: set_rivals.cosine(vectors("decoder"), universe),
         "co-expression": lambda: set_rivals.cosine(profiles(), universe),
-        "PrismEXP-like": lambda: set_rivals.prismexp(train, universe, profiles(), seed=seed),
     }
     found = {
+        "PrismEXP-like": lambda name: set_rivals.prismexp(
+            train, universe, profiles(), seed=seed, only=libraries[name].genes if name in libraries else None
+        ),
         "popularity within library": lambda name: set_rivals.popularity_within(libraries[name], universe),
         "popularity of other libraries": lambda name: set_rivals.popularity(others(name), universe, True),
     }

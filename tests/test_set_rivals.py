@@ -187,6 +187,9 @@ def test_prismexp_is_repeatable_and_does_not_know_unmeasured_genes(modules):
     assert np.isnan(first).all(axis=0).sum() == 2 and np.isnan(first[:, [3, 9]]).all()
     again = set_rivals.prismexp(train, universe, some, 3, 50)(given)
     assert np.array_equal(first, again, equal_nan=True)
+    few = set_rivals.prismexp(train, universe, some, 3, 50, only=universe[2:8])(given)
+    assert np.array_equal(few[:, 2:8], first[:, 2:8], equal_nan=True)
+    assert np.isnan(np.delete(few, range(2, 8), axis=1)).all()
 
 
 def test_a_gene_set_model_is_asked_in_its_own_genes():

@@ -220,6 +220,7 @@ def prismexp(
     n_clusters: int = N_CLUSTERS,
     n_sets: int = 1000,
     seed: int = 0,
+    only: Sequence[str] | None = None,
 ) -> Predictor:
     """Score by co-expression in clusters of samples, weighed by boosted trees, after PrismEXP.
 
@@ -238,6 +239,8 @@ def prismexp(
     n_sets : int
         From how many training sets, drawn at random, trees learn.
     seed : int
+    only : sequence of str, optional
+        Genes that are scored, if not all: trees take their time. Scores of others are nan.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -256,6 +259,8 @@ def prismexp(
     trees = HistGradientBoostingClassifier(max_iter=N_TREES, max_leaf_nodes=15, random_state=seed)
     trees.fit(np.concatenate(features), np.concatenate(target))
 
+    wanted = known if only is None else known & np.isin(universe, np.asarray(only, dtype=str))
+
     def predict(visible):
         scores = np.full(visible.shape, np.nan, dtype=np.float32)
         given = visible[:, known]
@@ -267,8 +272,9 @@ def prismexp(
                 x[..., i] = (some @ d) @ d.T
                 x[row, gene, i] -= np.einsum("ij,ij->i", d[gene], d[gene])
             x /= _others(some)[..., None]
+            x = x[:, wanted[known]]
             found = trees.predict_proba(x.reshape(-1, len(directions)))[:, 1]
-            scores[start : start + ROWS, known] = found.reshape(some.shape)
+            scores[start : start + ROWS, wanted] = found.reshape(x.shape[:2])
         return scores
 
     return predict
