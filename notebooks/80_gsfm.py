@@ -676,8 +676,8 @@ tiers.groupby("model").mean().round(3)
 # autoencoder has 192 for the whole set.
 #
 # Twice as many sets, with curated ones that are more like the tests, lift everybody by four to nine points. Then neighbours lead, and
-# the autoencoder and EASE follow, a hair apart. It saw 7,000 batches of the smaller collection, 13,000 of the larger one; the
-# paper's saw about 350,000.
+# the autoencoder and EASE follow, a hair apart; three trainings together are ahead of all again. One saw 7,000 batches of the smaller
+# collection, 13,000 of the larger one; the paper's saw about 350,000.
 #
 # Is the model better than its best rival, term by term? Wilcoxon's test on pairs; near-duplicates count as one. These are many tests: a
 # $p$ above .004 says little.
