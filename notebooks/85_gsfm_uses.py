@@ -601,7 +601,7 @@ plt.show()
 #
 # **What we see.** Tested the published way, degree alone reaches .84, a little more than cosines of GSFM's vectors and far more than TxFM's
 # vectors by any means; only products of GSFM's vectors go beyond it, to .91. Tested the strict way, degree has nothing left, nor have two vectors side by side, and products of the vectors do tell pairs: .86 to .88 with
-# the shipped model, .72 to .73 with the one that read no lists of interactions (and no curated sets), .66 with TxFM's. Whether proteins are shared
+# the shipped model, .72 to .73 with the one that read no lists of interactions (and no curated sets), .67 with TxFM's. Whether proteins are shared
 # makes little difference here; which negatives are drawn decides what degree is worth.
 #
 # ## Do expression and sets teach different things?
