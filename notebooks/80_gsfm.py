@@ -789,7 +789,7 @@ def study(name: str, *metrics: str) -> pd.DataFrame:
 # ## Do more sets help?
 #
 # Random parts of the training sets, nested; fewer sets get more epochs, so that they are not merely trained less. Beside the
-# autoencoder, two rivals that are fitted to the same parts. The paper doubled its corpus within two weeks, so it has two points.
+# autoencoder, rivals that are fitted to the same parts. The paper doubled its corpus within two weeks, so it has two points.
 
 # %%
 sized = study("genesets-size")
@@ -854,9 +854,10 @@ elif len(sized):
     print("Too few sizes on the line: what more sets would bring cannot be told.")
 
 # %% [markdown]
-# **What we see.** (One training each, two thirds as wide, for ten epochs of all sets or forty of a part.) With some hundred sets the
-# autoencoder learns little but popularity, where SVD is four to eight points ahead; with ten thousand it has caught up to within a point.
-# From there to all of them it gains a point, SVD half of one. The paper's own doubling of the corpus brought one, too.
+# **What we see.** (One training each, two thirds as wide, for ten epochs of all sets or more of a part, forty at most.) With some
+# hundred sets the autoencoder learns little but popularity, where SVD and neighbours are five to eight points ahead; with ten thousand
+# it has caught up with SVD to within a point. From there to all of them it gains a point, SVD half of one, and neighbours, who learn
+# nothing, nearly two. The paper's own doubling of the corpus brought one, too.
 #
 # The interval knows how the points scatter about a line in $\log n$. It cannot know whether the line goes on: AUROC ends at one,
 # Rummagene's sets are of another kind than ours, and a wider model may be needed for more of them.
