@@ -171,7 +171,7 @@ def main() -> None:
     for name, make in chosen.items():
         label = name if args.tier == "clean" else f"{name} ({args.tier})"
         for library in args.libraries or libraries:
-            if results.stored(suite.path("genesets", library, label, args.seed), args.folder):
+            if results.stored(suite.path("genesets", library, label, args.seed), args.folder, **trained):
                 continue
             start = time.monotonic()
             predict = make(library)

@@ -671,10 +671,10 @@ tiers.groupby("model").mean().round(3)
 # neighbours, which learn nothing at all. It is ahead of every fair rival on GO, the GWAS catalogue and mouse phenotypes, behind the two
 # on pathways, and behind co-occurrence, too, on human phenotypes. The three trainings *together*, by their mean logit, gain as much
 # again: they are the best of all on the mean, further ahead on the same three libraries, and still behind on the others. (Boosted
-# trees on clusters of samples are half a point worse than plain co-expression: the samples here are too few to be cut.)
+# trees on clusters of samples are half a point worse than plain co-expression; perhaps the samples here are too few to be cut.)
 #
-# The first places are another matter. In recall at 50, EASE is far ahead: it keeps a number for each pair of genes, where the
-# autoencoder has 192 for the whole set.
+# The first places are another matter. In recall at 50, EASE is far ahead. A guess at why, not tested: it keeps a number for each pair
+# of genes, where the autoencoder has 192 for the whole set.
 #
 # Twice as many sets, with curated ones that are more like the tests, lift everybody by four to nine points. Then neighbours lead, and
 # the autoencoder and EASE follow, a hair apart; three trainings together are ahead of all again. One saw 7,000 batches of the smaller

@@ -675,7 +675,7 @@ both.rename(columns=names)[
 # %% [markdown]
 # **What we see.** Vectors from sets recall two to seven times as much beyond the null as vectors from expression, whose model is small and trained on
 # a fraction of the paper's corpus. (The sets of the shipped model hold complexes, Reactome and interactors, of which the tested databases are
-# made, too: part of its recall is memory.) A tenth of all relations are recalled by TxFM alone, but chance would give seven in a hundred. And
+# made, too: part of its recall may be memory.) A tenth of all relations are recalled by TxFM alone, but chance would give seven in a hundred. And
 # their plain mean is better than GSFM's by itself on complexes at most (CORUM), and worse on pathways.
 #
 # And in completing sets? The mean of the ranks that the model and the cosine of TxFM's vectors give to each gene:

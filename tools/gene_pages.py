@@ -25,7 +25,8 @@ from typing import Any
 # Models, of sets and of expression: folders, or shipped ones.
 MODEL, EXPRESSION = os.environ.get("GENE_MODEL") or "gsfm-xs", "txfm-xs"
 DATASET = "enrichr_rummageo_benchmark"
-LEFT_OUT = {"KEGG_2021_Human": "its terms of use do not let it be passed on"}  # as these files do
+# What no files are made of, and why.
+LEFT_OUT = {"KEGG_2021_Human": "its terms of use do not let it be passed on"}
 # Where a term can be looked up, and what of its name stands for {}: a regular expression, or the whole name.
 LINKS = {
     "GO_Biological_Process_2023": ("https://amigo.geneontology.org/amigo/term/{}", r"GO:\d+"),

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 BUDGET = 300_000  # bytes per gene, of which
 SHARD, NAMES = 190_000, 15_000  # a shard and a file of names have at most so many
-TYPED = 5  # files of names, at most, that a symbol typed letter by letter asks for
 SCALES = {
     "logit": 100,
     "z": 100,

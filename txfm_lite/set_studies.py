@@ -412,8 +412,8 @@ def _store(
     facts: dict[str, Any],
 ) -> None:
     """Fit one predictor and store its scores on all libraries, unless they are stored."""
-    how = {k: v for k, v in facts.items() if k in ("epochs", "learning_rate", "fields", "tier", "n_train")}
-    if results.stored(where, folder, **how):
+    how = ("epochs", "learning_rate", "fields", "tier", "n_train", "trained")
+    if results.stored(where, folder, **{k: v for k, v in facts.items() if k in how}):
         return
     predict, rows = make(), []
     for name, questions in asked.items():
